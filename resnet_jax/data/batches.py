@@ -1,0 +1,106 @@
+"""Batches, as the replicas of a process take them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from resnet_jax.data.augment import Augmentation
+from resnet_jax.data.draws import Draws
+from resnet_jax.data.images import ImageSet
+from resnet_jax.data.order import Order
+from resnet_jax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+"""Arrays by name; the first axis of each counts the examples."""
+
+
+def train_batches(
+    images: ImageSet,
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    rows: slice,
+) -> Iterator[Batch]:
+    """Returns the batches of the steps from `start` up to, not including, `stop`.
+
+    A batch depends on the seed and the step alone, so a run that starts again at a step sees what
+    it would have seen.
+
+    Args:
+      images: The training images.
+      augmentation: What is drawn for each image.
+      batch_size: Number of examples of the global batch.
+      seed: The run's seed.
+      start: The first step, from 0.
+      stop: The step after the last.
+      rows: The rows of each global batch that this process wants.
+
+    Returns:
+      An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and what the augmentation
+      adds.
+
+    Raises:
+      InputError: There are no images, the seed or the batch size is out of range, or the rows are
+        not rows of the batch. It is raised by the call, not by the first batch.
+    """
+    order = Order(len(images), batch_size, seed)
+    _check_rows(rows, batch_size)
+
+    def batches() -> Iterator[Batch]:
+        for step in range(start, stop):
+            pixels, labels = images.read(order.indices(step)[rows])
+            draws = Draws(seed, step, batch_size, rows)
+            yield {"image": pixels, "label": labels, **augmentation(draws)}
+
+    return batches()
+
+
+def eval_batches(images: ImageSet, *, batch_size: int, rows: slice) -> Iterator[Batch]:
+    """Returns every example exactly once, in order, in batches of one size.
+
+    The last global batch is filled up with black images, masked out; every process gets equally
+    many batches.
+
+    Args:
+      images: The images.
+      batch_size: Number of examples of the global batch.
+      rows: The rows of each global batch that this process wants.
+
+    Returns:
+      An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and `mask`, float32 [n],
+      which is 1 for an example and 0 for filling.
+
+    Raises:
+      InputError: The batch size is not positive, or the rows are not rows of the batch. It is
+        raised by the call, not by the first batch.
+    """
+    if batch_size < 1:
+        raise InputError(f"a batch has at least 1 example, and {batch_size} were asked for")
+    _check_rows(rows, batch_size)
+
+    def batches() -> Iterator[Batch]:
+        for first in range(0, len(images), batch_size):
+            wanted = np.arange(first, first + batch_size)[rows]
+            present = wanted < len(images)
+            pixels, labels = images.read(wanted[present])
+            missing = len(wanted) - len(labels)
+            yield {
+                "image": np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))),
+                "label": np.pad(labels, (0, missing)),
+                "mask": present.astype(np.float32),
+            }
+
+    return batches()
+
+
+def _check_rows(rows: slice, batch_size: int) -> None:
+    start = 0 if rows.start is None else rows.start
+    stop = batch_size if rows.stop is None else rows.stop
+    if rows.step not in (None, 1) or not 0 <= start < stop <= batch_size:
+        steps = "" if rows.step in (None, 1) else f" in steps of {rows.step}"
+        raise InputError(
+            f"rows {start} to {stop}{steps} are not a slice of a batch of {batch_size}"
+        )

@@ -1,0 +1,33 @@
+"""Where examples come from."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+class Example(NamedTuple):
+    """One labelled image, as its source has it.
+
+    Attributes:
+      image: The pixels, or the bytes of an image file.
+      label: Index of the class in the source's `class_names`.
+      key: What the source calls the example, for messages and listings.
+    """
+
+    image: UInt8[np.ndarray, "h w c"] | bytes
+    label: int
+    key: str
+
+
+class Source(Protocol):
+    """Labelled images by index. A source knows nothing of order, batches or augmentation."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; a label is an index of this."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...

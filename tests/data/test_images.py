@@ -1,0 +1,198 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_jax import InputError
+from resnet_jax.data import (
+    Digits,
+    Example,
+    MemoryImages,
+    load_images,
+    measure_statistics,
+    statistics_template,
+)
+
+
+class Listed:
+    """A source made of a list."""
+
+    class_names = ("zero", "one")
+
+    def __init__(self, *images):
+        self._images = images
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        return Example(self._images[index], index % 2, f"listed/{index}")
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_digits_equal_the_original():
+    datasets = pytest.importorskip("sklearn.datasets")
+    original = datasets.load_digits()
+    examples = [example for split in ("train", "test") for example in Digits(split)]
+    images = np.stack([example.image for example in examples])
+    assert images.dtype == np.uint8
+    assert images.shape == (1797, 8, 8, 1)
+    np.testing.assert_array_equal(images[..., 0], np.floor(original.images * 255 / 16 + 0.5))
+    assert [example.label for example in examples] == original.target.tolist()
+
+
+def test_digits_know_their_splits():
+    train, test = Digits("train"), Digits("test")
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.class_names == tuple("0123456789")
+    assert (train[0].key, train[-1].key, test[0].key) == (
+        "digits/0000",
+        "digits/1436",
+        "digits/1437",
+    )
+    assert max(int(np.max(example.image)) for example in test) == 255
+    with pytest.raises(IndexError):
+        test[360]
+
+
+def test_images_are_read_by_index():
+    source = Digits("test")
+    images = MemoryImages(source, 8)
+    assert len(images) == 360
+    assert images.image_shape == (8, 8, 1)
+    assert images.class_names == source.class_names
+    pixels, labels = images.read(np.array([7, 0, 7]))
+    np.testing.assert_array_equal(pixels, [source[i].image for i in (7, 0, 7)])
+    assert labels.tolist() == [source[i].label for i in (7, 0, 7)]
+    assert (pixels.dtype, labels.dtype) == (np.uint8, np.int32)
+    pixels[:] = 0
+    assert images.read(np.array([7]))[0].any(), "what is read is a copy"
+    assert images.read(np.array([], np.int64))[0].shape == (0, 8, 8, 1)
+
+
+def test_resizing_is_pillows_bilinear():
+    colour = noise(9, 7, 3)
+    pixels, _ = MemoryImages(Listed(colour), 16).read(np.array([0]))
+    expected = Image.fromarray(colour).resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(pixels[0], expected)
+
+
+def test_encoded_images_are_decoded():
+    grey, colour = noise(6, 6), noise(6, 6, 3)
+    pixels, _ = MemoryImages(Listed(png(grey)), 6).read(np.array([0]))
+    np.testing.assert_array_equal(pixels[0, ..., 0], grey)
+    pixels, _ = MemoryImages(Listed(png(colour)), 6).read(np.array([0]))
+    np.testing.assert_array_equal(pixels[0], colour)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "message"),
+    [
+        ([noise(4, 4, 1)], 0, "an image size is at least 1 pixel, and 0 is not"),
+        ([], 4, "the data set has no examples"),
+        (
+            [noise(4, 4, 3), noise(4, 4, 1)],
+            4,
+            "image listed/1 has 1 channels where the first one of its data set has 3; all have to "
+            "have the same",
+        ),
+        ([b"no image"], 4, "image listed/0 cannot be decoded: cannot identify image file"),
+        ([png(noise(64, 64))[:-500]], 4, "image listed/0 cannot be decoded: "),
+    ],
+)
+def test_bad_images_are_refused(images, size, message):
+    with pytest.raises(InputError) as error:
+        MemoryImages(Listed(*images), size)
+    assert str(error.value).startswith(message)
+
+
+def test_load_images_by_name():
+    images = load_images("digits", "train", 16)
+    assert len(images) == 1437
+    assert images.image_shape == (16, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "message"),
+    [
+        ("digit", "train", "there is no data source 'digit'; did you mean digits?"),
+        ("digits", "tests", "there is no split of digits 'tests'; did you mean test?"),
+    ],
+)
+def test_unknown_names_are_refused(source, split, message):
+    with pytest.raises(InputError) as error:
+        load_images(source, split, 8)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("chunk", [1, 1000, 2**24])
+@pytest.mark.parametrize("mean", ["pixel", "channel", "none"])
+@pytest.mark.parametrize("std", ["channel", "none"])
+def test_statistics_equal_numpys(monkeypatch, mean, std, chunk):
+    monkeypatch.setattr("resnet_jax.data.measure._CHUNK", chunk)
+    pixels = noise(37, 5, 5, 3) // np.array([1, 2, 3], np.uint8)
+    statistics = measure_statistics(MemoryImages(Listed(*pixels), 5), mean, std)
+    exact = pixels.astype(np.float64)
+    means = {"pixel": exact.mean(0), "channel": exact.mean((0, 1, 2)), "none": np.zeros(3)}
+    stds = {"channel": exact.std((0, 1, 2)), "none": np.ones(3)}
+    np.testing.assert_allclose(statistics.mean, means[mean], rtol=1e-7)
+    np.testing.assert_allclose(statistics.std, stds[std], rtol=1e-7)
+    template = statistics_template((5, 5, 3), mean=mean)
+    for measured, expected in zip(statistics, template, strict=True):
+        assert (measured.shape, measured.dtype) == (expected.shape, np.float32)
+
+
+def test_statistics_of_one_example_are_exact():
+    pixels = noise(2, 4, 4, 1)
+    mean, std = measure_statistics(MemoryImages(Listed(*pixels), 4), "pixel", "none")
+    np.testing.assert_array_equal(mean, pixels.sum(0) / np.float32(2))
+    np.testing.assert_array_equal(std, 1)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ("pixels", "none", "there is no mean of images 'pixels'; did you mean pixel?"),
+        (
+            "none",
+            "chanel",
+            "there is no standard deviation of images 'chanel'; did you mean channel?",
+        ),
+        (
+            "none",
+            "channel",
+            "a channel of the images is the same everywhere and cannot be divided by its standard "
+            'deviation; take std "none"',
+        ),
+    ],
+)
+def test_wrong_statistics_are_refused(mean, std, message):
+    images = MemoryImages(Listed(np.full((4, 4, 1), 9, np.uint8)), 4)
+    with pytest.raises(InputError) as error:
+        measure_statistics(images, mean, std)
+    assert str(error.value) == message
+
+
+def test_statistics_of_nothing_are_refused():
+    class Nothing:
+        class_names = ()
+        image_shape = (4, 4, 1)
+
+        def __len__(self):
+            return 0
+
+        def read(self, indices):
+            raise AssertionError("there is nothing to read")
+
+    with pytest.raises(InputError, match=r"^a data set without examples has no mean$"):
+        measure_statistics(Nothing(), "pixel", "none")

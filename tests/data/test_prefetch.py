@@ -1,0 +1,194 @@
+import gc
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from resnet_jax import InputError
+from resnet_jax.data import prefetch
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert wait_until(lambda: not threads())
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def wait_until(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return condition()
+
+
+class Counter:
+    """Counts up, and notes what it made and whether it was closed."""
+
+    def __init__(self, stop=10**9):
+        self.made = 0
+        self.closed_by = None
+        self._stop = stop
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.made == self._stop:
+            raise StopIteration
+        self.made += 1
+        return self.made - 1
+
+    def close(self):
+        self.closed_by = threading.current_thread().name
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7, 100])
+def test_items_come_all_and_in_order(depth):
+    items = prefetch(iter(range(50)), depth)
+    assert list(items) == list(range(50))
+    assert next(items, None) is None
+
+
+def test_the_thread_stays_depth_items_ahead():
+    counter = Counter()
+    with prefetch(counter, depth=3) as items:
+        for taken in range(1, 6):
+            next(items)
+            assert wait_until(lambda taken=taken: counter.made == taken + 3)
+            time.sleep(0.01)
+            assert counter.made == taken + 3
+
+
+def test_items_are_made_while_the_consumer_works():
+    asked = threading.Event()
+
+    def producer():
+        yield 0
+        asked.set()
+        yield 1
+
+    with prefetch(producer()) as items:
+        assert next(items) == 0
+        assert asked.wait(5)
+
+
+def test_an_error_comes_after_the_items_before_it():
+    def producer():
+        yield 0
+        yield 1
+        raise OSError("the disk is gone")
+
+    items = prefetch(producer())
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(OSError, match=r"the disk is gone") as error:
+        next(items)
+    assert error.traceback[-1].name == "producer"
+    assert next(items, None) is None
+
+
+def test_an_error_in_closing_is_no_hang():
+    def producer():
+        try:
+            yield 0
+        finally:
+            raise OSError("it does not close")
+
+    items = prefetch(producer())
+    assert next(items) == 0
+    with pytest.raises(OSError, match=r"it does not close"):
+        next(items)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_closing_early_ends_the_thread(taken):
+    counter = Counter()
+    items = prefetch(counter)
+    for expected in range(taken):
+        assert next(items) == expected
+    items.close()
+    assert not threads()
+    assert counter.closed_by == "prefetch"
+    assert next(items, None) is None
+    items.close()
+
+
+def test_leaving_the_context_by_an_error_ends_the_thread():
+    with pytest.raises(KeyError), prefetch(Counter()):
+        raise KeyError
+    assert not threads()
+
+
+def test_an_error_nobody_waits_for_is_dropped():
+    started = threading.Event()
+    proceed = threading.Event()
+
+    def producer():
+        started.set()
+        proceed.wait(5)
+        yield int("no number")
+
+    items = prefetch(producer())
+    assert started.wait(5)
+    closing = threading.Thread(target=items.close)
+    closing.start()
+    proceed.set()
+    closing.join()
+    assert next(items, None) is None
+
+
+def test_dropping_it_ends_the_thread():
+    items = prefetch(Counter())
+    next(items)
+    del items
+    gc.collect()
+    assert wait_until(lambda: not threads())
+
+
+def test_closing_one_closes_the_one_inside():
+    counter = Counter()
+    with prefetch(prefetch(counter)) as items:
+        assert next(items) == 0
+    assert not threads()
+    assert counter.closed_by == "prefetch"
+
+
+def test_closing_does_not_wait_for_ever(monkeypatch):
+    module = sys.modules["resnet_jax.data.prefetch"]  # the package has a function of this name
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    release = threading.Event()
+
+    def producer():
+        yield 0
+        release.wait(5)
+
+    items = prefetch(producer())
+    assert next(items) == 0
+    begin = time.monotonic()
+    items.close()
+    assert time.monotonic() - begin < 2
+    release.set()
+
+
+def test_a_program_that_does_not_close_it_ends():
+    program = """
+import itertools
+from resnet_jax.data import prefetch
+items = prefetch(itertools.count())
+assert next(items) == 0
+print("done")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (result.stdout, result.stderr) == ("done\n", "")
+
+
+def test_no_depth_is_refused():
+    with pytest.raises(InputError, match=r"^prefetching is at least 1 batch deep, and 0 is not$"):
+        prefetch(iter(()), depth=0)
