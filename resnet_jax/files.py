@@ -1,0 +1,81 @@
+"""Files that are in order although a process may be killed at any moment."""
+
+import os
+
+from etils import epath
+
+
+def is_local(path: epath.PathLike) -> bool:
+    """Whether a path is on a file system of this machine, not in an object store (`gs://...`)."""
+    return "://" not in os.fspath(path)
+
+
+def write_atomically(path: epath.PathLike, content: bytes) -> None:
+    """Writes a file, durably; until it is whole, whoever reads finds the old one, or none.
+
+    The folder is made where it is missing. Killed before the end, it leaves `NAME.partial` behind,
+    which the next write of the same file uses up. A file has one writer at a time.
+    """
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_local(path):
+        path.write_bytes(content)  # an object appears when it is whole
+        return
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+class GrowingFile:
+    """A file that is appended to.
+
+    What is written is there at once, and outlives the process; after `sync` it outlives the
+    machine. An object store cannot append: there the whole file is written at `sync`.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        """Opens the file, after what is in it already, or makes it and its folder."""
+        self._path = epath.Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if is_local(self._path):
+            self._file = open(self._path, "ab")  # noqa: SIM115 (`close` closes it)
+        else:
+            self._file = None
+            self._content = self._path.read_bytes() if self._path.exists() else b""
+            self._changed = False
+
+    def write(self, content: bytes) -> None:
+        """Appends to the file."""
+        if self._file is not None:
+            self._file.write(content)
+            self._file.flush()
+        elif content:
+            self._content += content
+            self._changed = True
+
+    def sync(self) -> None:
+        """Makes what was written durable."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+        elif self._changed:
+            write_atomically(self._path, self._content)
+            self._changed = False
+
+    def close(self) -> None:
+        """Makes what was written durable and closes the file; a second time it does nothing."""
+        if self._file is None or not self._file.closed:
+            self.sync()
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,108 @@
+"""`report/curves.png`: the errors against the iterations, as the paper draws them."""
+
+import io
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from resnet_jax.files import write_atomically
+
+Curve = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
+
+_COLOURS = ("#c0392b", "#1f6fb2", "#2e8b57")
+_GRIDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # percent between two lines of the grid
+
+
+def draw_curves(
+    rows: Iterable[Mapping[str, int | float | str]], path: epath.PathLike, *, title: str
+) -> None:
+    """Draws training error (thin) and test error (bold) against iterations, as a PNG.
+
+    The form is that of figures 1, 4 and 6 of the paper (arXiv 1512.03385). The limits are those of
+    what happens after the first fifth of the run, when the errors have come down.
+
+    Args:
+      rows: Rows of `metrics.jsonl`, with `step`, `split` and, in those that are drawn,
+        `top1_error` in percent; where it is not a finite number, the curve has a gap.
+      path: The image; it is replaced when the new one is whole.
+      title: What stands above: the network and the data.
+    """
+    # Here, for it takes half a second, and only trainers draw.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = _curves(rows)
+    last = max((float(x.max()) for x, _ in curves.values()), default=0.0)
+    low, high, grid = _limits(curves.values(), last)
+    unit, iterations = _unit(last)
+
+    figure = Figure(figsize=(6.4, 4.4), dpi=150)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.105, 0.125, 0.865, 0.785))
+    if "train" in curves:
+        x, y = curves.pop("train")
+        axes.plot(x / unit, y, color=_COLOURS[0], alpha=0.65, linewidth=1, label="training error")
+    for colour, (split, (x, y)) in zip(itertools.cycle(_COLOURS), curves.items(), strict=False):
+        marker = "o" if len(x) <= 12 else None  # a single point has no line
+        label = f"{split} error"
+        if not math.isnan(y[-1]):
+            label += f", {y[-1]:.2f}% at step {x[-1]:,.0f}"
+        axes.plot(x / unit, y, marker=marker, color=colour, linewidth=2.6, label=label)
+
+    axes.set_xlim(0, 1.02 * max(last, 1.0) / unit)
+    axes.set_ylim(low, high)
+    axes.set_yticks(np.arange(low, high + grid / 2, grid))
+    axes.set_xlabel(iterations, fontsize=11)
+    axes.set_ylabel("error (%)", fontsize=11)
+    axes.set_title(title, fontsize=12)
+    axes.grid(True, color="#dcdfe3", linewidth=0.8)
+    axes.tick_params(length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#8a9099")
+    if axes.lines:
+        axes.legend(loc="upper right", edgecolor="none")
+
+    image = io.BytesIO()
+    canvas.print_png(image)
+    write_atomically(path, image.getvalue())
+
+
+def _curves(rows: Iterable[Mapping[str, int | float | str]]) -> dict[str, Curve]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if "top1_error" in row:
+            error = float(row["top1_error"])
+            point = (float(row["step"]), error if math.isfinite(error) else math.nan)
+            points.setdefault(str(row["split"]), []).append(point)
+    arrays = {split: np.array(curve) for split, curve in points.items()}
+    return {split: (curve[:, 0], curve[:, 1]) for split, curve in arrays.items()}
+
+
+def _unit(last: float) -> tuple[float, str]:
+    if last >= 1e5:
+        return 1e4, "iterations (1e4)"
+    if last >= 5e3:
+        return 1e3, "iterations (1e3)"
+    return 1.0, "iterations"
+
+
+def _limits(curves: Iterable[Curve], last: float) -> tuple[float, float, float]:
+    """Returns the lowest and the highest error to show, and the distance of the grid's lines."""
+    curves = list(curves)
+    late = [y[(x >= last / 5) & np.isfinite(y)] for x, y in curves]
+    shown = np.concatenate([*late, np.zeros(0)])
+    if not shown.size:
+        shown = np.concatenate([*(y[np.isfinite(y)] for _, y in curves), np.zeros(0)])
+    if not shown.size:
+        return 0.0, 100.0, 20.0
+    low, high = float(shown.min()), float(shown.max())
+    # The paper's ImageNet figures begin above zero; a flat curve needs no magnifying.
+    low = 0.9 * low if high / 3 < low < 0.8 * high else 0.0
+    high = min(1.15 * high, 100.0)
+    grid = next((g for g in _GRIDS if high - low <= 6 * g), _GRIDS[-1])
+    return math.floor(low / grid) * grid, max(math.ceil(high / grid), 1) * grid, grid

@@ -1,0 +1,213 @@
+"""The folder of a run: what lies where, whose it is, and who is at work in it."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from etils import epath
+
+from resnet_jax.errors import InputError
+from resnet_jax.files import is_local, write_atomically
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+_LOCK = ".lock"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # what file systems without them say
+
+
+class Layout:
+    """Where things lie in a workdir; looking makes nothing.
+
+    Attributes:
+      path: The workdir; absolute where it is local.
+      config_path: What is computed, as JSON.
+      checkpoints: The folder of the checkpoints.
+      metrics: The log, one JSON object a line.
+      report: The folder of the curves.
+      tensorboard: The folder of the TensorBoard events.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        path = epath.Path(path).expanduser()
+        self.path = path.resolve() if is_local(path) else path
+        self.config_path = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.report = self.path / "report"
+        self.tensorboard = self.path / "tensorboard"
+
+
+class Workdir(Layout):
+    """A workdir that a trainer works in, alone, until it is closed or its process ends.
+
+    The lock is `flock`'s, so that the kernel releases it however the process ends (and those it
+    forked); an object store and a file system without locks have none. Of the processes of one
+    run, one opens this; the others know the `Layout`.
+    """
+
+    def __init__(
+        self,
+        path: epath.PathLike,
+        config: Mapping[str, object],
+        *,
+        may_change: Collection[str],
+    ) -> None:
+        """Takes the workdir for a run of `config`, making it where there is none.
+
+        Args:
+          path: The workdir.
+          config: What JSON can express; tuples become lists. It is kept in `config.json`.
+          may_change: Dotted names of keys that do not belong to the run's identity, such as
+            `data.path`; a name covers what is below it. Where only they differ from the
+            `config.json` that is there, it is replaced.
+
+        Raises:
+          InputError: The path is a file, a folder with other things in it or cannot be made;
+            another trainer is at work there; its `config.json` is damaged or of another run.
+        """
+        super().__init__(path)
+        here = json.loads(json.dumps(config, allow_nan=False))
+        self._make()
+        self._lock = _lock(self.path) if is_local(self.path) else None
+        try:
+            there = _read(self.config_path) if self.config_path.exists() else None
+            if there is not None:
+                self._compare(_leaves(there), _leaves(here), may_change)
+            if there != here:
+                text = json.dumps(here, indent=2, sort_keys=True, ensure_ascii=False)
+                write_atomically(self.config_path, (text + "\n").encode())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another trainer in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.is_dir():  # an object store makes folders of anything
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            names = {entry.name for entry in self.path.iterdir()}
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(
+                f"{self.path} cannot be a workdir, a file is in its place; "
+                "give a folder that is new or empty"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"the workdir {self.path} cannot be made ({error.strerror}); give another"
+            ) from error
+        # A run that was killed while it made its workdir leaves no more than these.
+        others = names - {_LOCK, self.config_path.name + ".partial"}
+        if others and self.config_path.name not in others:
+            raise InputError(
+                f"{self.path} is no workdir: it has no config.json but holds {sorted(others)[0]}; "
+                "give a folder that is new or empty"
+            )
+
+    def _compare(
+        self, there: Mapping[str, Json], here: Mapping[str, Json], may_change: Collection[str]
+    ) -> None:
+        differences = [
+            f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+            for name in sorted(there.keys() | here.keys())
+            if _shown(there, name) != _shown(here, name)
+            and not any(name == key or name.startswith(key + ".") for key in may_change)
+        ]
+        if differences:
+            raise InputError(
+                f"{self.path} is the workdir of another config ({'; '.join(differences)}); "
+                "give another workdir, or the config that this one was started with"
+            )
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Json]:
+    """Returns the config of the run in a workdir.
+
+    Raises:
+      InputError: It is no workdir, or its `config.json` is damaged.
+    """
+    layout = Layout(workdir)
+    if not layout.path.exists():
+        raise InputError(f"there is no workdir {layout.path}; train.py makes one")
+    if not layout.config_path.exists():
+        raise InputError(
+            f"{layout.path} is no workdir: it has no config.json; give the workdir of a run"
+        )
+    return _read(layout.config_path)
+
+
+def _read(path: epath.Path) -> dict[str, Json]:
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged ({error}); put back the config that the run was started with, "
+            "or give another workdir"
+        ) from error
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{path} is damaged (it holds no JSON object); put back the config that the run was "
+            "started with, or give another workdir"
+        )
+    return config
+
+
+def _lock(path: epath.Path) -> int | None:
+    try:
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"the workdir {path} cannot be written to ({error.strerror}); give another"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 200).decode(errors="replace").strip()
+        os.close(lock)
+        raise InputError(
+            f"another trainer is at work in {path} ({holder or 'its process is not known'}); "
+            "wait until it has ended, or give another workdir"
+        ) from error
+    except OSError as error:
+        os.close(lock)
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    os.truncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return lock
+
+
+def _leaves(config: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+    leaves: dict[str, Json] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _shown(leaves: Mapping[str, Json], name: str) -> str:
+    return repr(leaves[name]) if name in leaves else "absent"

@@ -1,0 +1,87 @@
+"""A write that is killed leaves the old file."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from resnet_jax.files import GrowingFile, is_local, write_atomically
+
+WRITE_AND_DIE = """
+import os, signal, sys
+from resnet_jax import files
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+setattr(os, sys.argv[2], die)
+files.write_atomically(sys.argv[1], b"new")
+"""
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_killed_before_the_rename_the_old_content_stays(tmp_path, moment):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    died = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, path, moment], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_folder_is_made(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "file", b"content")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("path", "local"), [("/a/b", True), ("a", True), ("gs://a/b", False), ("s3://a", False)]
+)
+def test_what_is_local(path, local):
+    assert is_local(path) is local
+
+
+def test_in_an_object_store_it_is_one_object(object_store):
+    write_atomically(object_store / "folder" / "file", b"one")
+    write_atomically(object_store / "folder" / "file", b"two")
+    assert (object_store / "folder" / "file").read_bytes() == b"two"
+    assert [p.name for p in (object_store / "folder").iterdir()] == ["file"]
+
+
+def test_what_was_appended_is_there_at_once(tmp_path):
+    for content in (b"one", b"two"):
+        file = GrowingFile(tmp_path / "folder" / "file")
+        file.write(content)
+        assert (tmp_path / "folder" / "file").read_bytes().endswith(content)
+        file.close()
+        file.close()
+    assert (tmp_path / "folder" / "file").read_bytes() == b"onetwo"
+
+
+def test_appending_in_an_object_store(object_store):
+    file = GrowingFile(object_store / "file")
+    file.write(b"one")
+    assert not (object_store / "file").exists()
+    file.sync()
+    assert (object_store / "file").read_bytes() == b"one"
+    file.write(b"two")
+    file.close()
+    file.close()
+    file = GrowingFile(object_store / "file")
+    file.write(b"three")
+    file.close()
+    assert (object_store / "file").read_bytes() == b"onetwothree"
