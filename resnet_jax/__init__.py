@@ -1,3 +1,27 @@
-"""Deep Residual Learning for Image Recognition (arXiv 1512.03385), in JAX and Flax."""
+"""Deep Residual Learning for Image Recognition (arXiv 1512.03385), in JAX and Flax.
+
+The networks are here; `resnet_jax.data`, `resnet_jax.training` and `resnet_jax.evaluation` are what
+`train.py` and `evaluate.py` are made of.
+"""
+
+from resnet_jax.errors import InputError
+from resnet_jax.models import (
+    BatchNorm,
+    BottleneckBlock,
+    ResidualBlock,
+    ResNet,
+    create_model,
+    list_models,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatchNorm",
+    "BottleneckBlock",
+    "InputError",
+    "ResNet",
+    "ResidualBlock",
+    "create_model",
+    "list_models",
+]

@@ -1,0 +1,187 @@
+"""What a run can be told, and what its parts are made of it.
+
+A file of `configs/` starts from `base_config()` and changes what it has to; keys that are not here
+are refused, with the nearest that are.
+"""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from resnet_jax import data
+from resnet_jax.errors import InputError, unknown
+from resnet_jax.models import create_model, model_options
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+_LEAST = {
+    "data.image_size": 1,
+    "batch_size": 1,
+    "eval_batch_size": 1,
+    "total_steps": 1,
+    "seed": 0,
+    "log_every": 1,
+    "eval_every": 1,
+    "checkpoint_every": 1,
+    "keep_newest": 1,
+    "keep_best": 0,
+    "prefetch": 1,
+}
+
+# Where a run runs, how often it reports, and how much of it is kept: none of it is its identity.
+_MAY_CHANGE = frozenset(
+    {
+        "data.path",
+        "parallel",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "eval_batch_size",
+        "keep_newest",
+        "keep_best",
+        "prefetch",
+    }
+)
+
+
+def base_config() -> ConfigDict:
+    """Returns every key with its default; `None` stands for "as the part itself has it"."""
+    config = ConfigDict()
+
+    config.model = ConfigDict()
+    config.model.name = "resnet50"
+    # Options of the network: fields of its class. None leaves the network's own default.
+    config.model.num_classes = placeholder(int)  # None: as many as the data has
+    config.model.stage_sizes = placeholder(tuple)
+    config.model.width = placeholder(int)
+    config.model.stem = placeholder(str)
+    config.model.pool_padding = placeholder(tuple)
+    config.model.shortcut = placeholder(str)
+    config.model.stride_on = placeholder(str)
+    config.model.zero_init_residual = placeholder(bool)
+    config.model.bn_momentum = placeholder(float)
+    config.model.bn_epsilon = placeholder(float)
+    config.model.bn_group_size = placeholder(object)  # images, or "global"; None: a replica
+
+    config.data = ConfigDict()
+    config.data.source = "digits"
+    config.data.train_split = "train"
+    config.data.eval_split = "test"
+    config.data.image_size = 224  # pixels
+    config.data.augment = "none"
+    config.data.padding = 4  # pixels around an image, for the augmentations that pad and crop
+    config.data.mean = "pixel"  # what is subtracted: the mean image ("pixel"), "channel" or "none"
+    config.data.std = "channel"  # what is divided by: "channel" or "none"
+
+    config.batch_size = 256  # images of a step, over all devices
+    config.eval_batch_size = placeholder(int)  # None: batch_size
+    config.total_steps = 600_000
+    config.seed = 0  # of the initialisation, the order and the augmentation
+    config.dtype = "float32"  # of the arithmetic: float32 or bfloat16
+
+    config.optimizer = ConfigDict()
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4  # coupled: added to the gradient
+    config.optimizer.weight_decay_on = "all"  # or "kernels": neither biases nor BN's parameters
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "step"  # or "cosine", "constant"
+    config.schedule.learning_rate = 0.1
+    config.schedule.boundaries = ()  # "step": steps at which the rate is multiplied by `factor`
+    config.schedule.factor = 0.1
+    config.schedule.warmup_steps = 0  # linear, from 0 to `learning_rate`
+
+    config.log_every = 100  # steps
+    config.eval_every = 5000
+    config.checkpoint_every = 5000
+    config.keep_newest = 3  # checkpoints
+    config.keep_best = 1
+    config.prefetch = 2  # batches read ahead
+    config.parallel = "pmap"  # or "shard_map"
+    return config
+
+
+def complete(values: Mapping[str, Any]) -> ConfigDict:
+    """Returns `base_config()` with these values, such as those of a `config.json`.
+
+    Raises:
+      InputError: A key is unknown or a value is of another type.
+    """
+    config = base_config()
+    _fill(config, values, "")
+    return config
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what no part of a run would notice in time.
+
+    Raises:
+      InputError: A key is unknown, or a value cannot be.
+    """
+    complete(config.to_dict())
+    for key, least in _LEAST.items():
+        value = operator.attrgetter(key)(config)
+        if value is not None and value < least:
+            raise InputError(f"{key} is {value}; it has to be at least {least}")
+    if config.dtype not in DTYPES:
+        raise unknown("dtype", config.dtype, DTYPES)
+
+
+def may_change(config: ConfigDict) -> frozenset[str]:
+    """Returns the keys that may differ when a run is started again in its workdir.
+
+    The length of a run is one of them where the schedule does not depend on it.
+    """
+    return _MAY_CHANGE if config.schedule.name == "cosine" else _MAY_CHANGE | {"total_steps"}
+
+
+def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Module:
+    """Returns the network of `config.model`.
+
+    Args:
+      config: The run's config.
+      num_classes: Classes of the data, for when the config does not say.
+      **fields: What else is set, on networks that have such a field.
+
+    Raises:
+      InputError: There is no such network, or an option is not one of its.
+    """
+    options = {k: v for k, v in config.model.items() if k != "name" and v is not None}
+    fields = {"num_classes": num_classes, "dtype": DTYPES[config.dtype], **fields}
+    known = model_options(config.model.name)
+    fields = {k: v for k, v in fields.items() if k in known}
+    return create_model(config.model.name, **{**fields, **options})
+
+
+def load_images(config: ConfigDict, split: str) -> data.ImageSet:
+    """Returns a split of the data of `config.data`.
+
+    Raises:
+      InputError: There is no such data or split.
+    """
+    return data.load_images(config.data.source, split, config.data.image_size)
+
+
+def _fill(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:
+    for key, value in values.items():
+        name = prefix + key
+        if key not in config:
+            raise unknown("key of the config", name, [prefix + k for k in config])
+        if isinstance(config[key], ConfigDict):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name} is {value!r}; it has keys of its own")
+            _fill(config[key], value, name + ".")
+            continue
+        if isinstance(value, list):  # JSON has no tuples
+            value = tuple(value)
+        try:
+            config[key] = value
+        except TypeError as error:
+            wanted = config.get_type(key).__name__
+            raise InputError(f"{name} is {value!r}; it has to be of type {wanted}") from error

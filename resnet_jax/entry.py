@@ -1,0 +1,85 @@
+"""What `train.py` and `evaluate.py` share: how they start, and how they end."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from resnet_jax import parallel
+from resnet_jax.errors import InputError
+from resnet_jax.training import DivergedError
+from resnet_jax.training.interruption import EXIT_INTERRUPTED, Interrupted
+
+EXIT_DIVERGED = 1
+EXIT_INPUT = 2
+
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes: jax finds the others by itself on Cloud TPU, SLURM, Open MPI and "
+    "Kubernetes; elsewhere, give the three flags below to each.",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Host and port of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process.")
+
+
+def define_config(default: pathlib.Path) -> flags.FlagHolder[ConfigDict]:
+    """Defines `--config=FILE` and `--config.KEY=VALUE`.
+
+    A key that the config does not have ends the program with one sentence.
+    """
+    try:
+        return config_flags.DEFINE_config_file(
+            "config", str(default), "The run: a file of configs/, each key open to change."
+        )
+    except (AttributeError, KeyError) as error:
+        # ml_collections looks the keys up at this point, and raises one error inside another.
+        missing = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
+        _end(InputError(f"the config has no key {', '.join(missing.splitlines())}"), EXIT_INPUT)
+    except (TypeError, ValueError, OSError) as error:
+        _end(InputError(f"the config cannot be read: {error}"), EXIT_INPUT)
+
+
+def run(main: Callable[[], object]) -> None:
+    """Runs a program: parses the flags, joins the other processes, ends with a status of its own.
+
+    The status is 0 when the work is done, 2 when the input was wrong, 75 when a signal ended the
+    run after it was saved (the same command goes on), 1 for everything else.
+    """
+
+    def start(arguments: list[str]) -> None:
+        try:
+            if arguments[1:]:
+                raise InputError(f"{arguments[1]!r} is no flag; flags start with --")
+            logging.set_verbosity(logging.WARNING)  # jax tells every backend that it has not found
+            if _DISTRIBUTED.value or _COORDINATOR.value:
+                parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+            main()
+        except InputError as error:
+            _end(error, EXIT_INPUT)
+        except Interrupted as error:
+            _end(error, EXIT_INTERRUPTED)
+        except DivergedError as error:
+            _end(error, EXIT_DIVERGED)
+
+    app.run(start, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        lines = str(error).strip().splitlines()
+        if len(lines) > 1:  # a config file that cannot be imported comes with its whole traceback
+            _end(InputError(f"the config cannot be read: {lines[-1].strip()}"), EXIT_INPUT)
+        _end(error, EXIT_INPUT)
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    name = pathlib.Path(sys.argv[0]).name
+    print(f"{name}: {error}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,130 @@
+"""Batch normalisation whose statistics belong to groups of a chosen number of images."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype, Initializer
+from jax import lax
+from jaxtyping import Array, Float
+
+from resnet_jax.errors import InputError
+
+GroupSize = int | Literal["global"] | None
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy, arXiv 1502.03167) over the last axis.
+
+    The images that share statistics are a *group*, which is what makes a network trained on one
+    device the same as one trained on many: He et al. trained ImageNet with groups of 32 (256
+    images on 8 GPUs).
+
+    The running statistics move by `1 - momentum` towards the mean over the groups of their means
+    and (biased) variances. Under a mapped axis each replica moves its own; averaging them over the
+    replicas, as the training step does together with the gradients, gives the same numbers on any
+    number of replicas.
+
+    Attributes:
+      momentum: Share of the running statistics that a step keeps. PyTorch's `momentum` is one
+        minus this.
+      epsilon: Added to the variance.
+      group_size: `None`: all images of this call (under a mapped axis, of a replica) are a group.
+        An int: consecutive images form groups of this size, inside a call by a reshape, or across
+        neighbouring replicas of `axis_name` where it is a multiple of the images of one.
+        `"global"`: all images of all replicas of `axis_name`.
+      axis_name: Mapped axis over which groups may span replicas; `None` where there is none.
+      dtype: Type of the output; statistics and parameters are float32 whatever it is.
+      scale_init: Initialiser of the scale.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    group_size: GroupSize = None
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h w c"]:
+        """Normalises `x` by its groups' statistics when `train`, else by the running ones.
+
+        Raises:
+          InputError: `group_size` fits neither the number of images nor that of the replicas.
+        """
+        channels = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+
+        if not train:
+            return self._normalize(
+                x[None], running_mean.value[None], running_var.value[None], scale, bias
+            ).reshape(x.shape)
+        if self.is_initializing():  # any number of images will do to create variables
+            grouped, span = x[None], None
+        else:
+            grouped, span = self._groups(x)
+        mean, var = self._moments(grouped, span)
+        if not self.is_initializing():
+            keep = self.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(axis=0)
+            running_var.value = keep * running_var.value + (1 - keep) * var.mean(axis=0)
+        return self._normalize(grouped, mean, var, scale, bias).reshape(x.shape)
+
+    def _groups(
+        self, x: Float[Array, "n h w c"]
+    ) -> tuple[Float[Array, "groups m h w c"], list[list[int]] | Literal["all"] | None]:
+        """Returns the images by group, and which replicas have to share their moments."""
+        images = x.shape[0]
+        if self.group_size is None:
+            return x[None], None
+        if self.group_size == "global":
+            return x[None], "all" if self.axis_name is not None else None
+        if images % self.group_size == 0:
+            return x.reshape(-1, self.group_size, *x.shape[1:]), None
+        if self.axis_name is None:
+            raise InputError(
+                f"bn_group_size {self.group_size} does not divide the batch of {images} images"
+            )
+        replicas = lax.axis_size(self.axis_name)
+        span, rest = divmod(self.group_size, images)
+        if rest or replicas % span:
+            raise InputError(
+                f"bn_group_size {self.group_size} fits no whole number of times into a batch of "
+                f"{replicas * images} images on {replicas} replicas of {images}: it must divide "
+                f"{images}, or be a multiple of it that divides {replicas * images}"
+            )
+        return x[None], [list(range(i, i + span)) for i in range(0, replicas, span)]
+
+    def _moments(
+        self,
+        x: Float[Array, "groups m h w c"],
+        span: list[list[int]] | Literal["all"] | None,
+    ) -> tuple[Float[Array, "groups c"], Float[Array, "groups c"]]:
+        x = x.astype(jnp.float32)
+        # Both moments in one reading of x: two passes would read the activations again, and memory
+        # is what a training step runs out of first.
+        moments = jnp.stack([x.mean(axis=(1, 2, 3)), lax.square(x).mean(axis=(1, 2, 3))])
+        if span is not None:
+            moments = lax.pmean(
+                moments, self.axis_name, axis_index_groups=None if span == "all" else span
+            )
+        mean, mean_of_squares = moments
+        return mean, jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
+
+    def _normalize(
+        self,
+        x: Float[Array, "groups m h w c"],
+        mean: Float[Array, "groups c"],
+        var: Float[Array, "groups c"],
+        scale: Float[Array, " c"],
+        bias: Float[Array, " c"],
+    ) -> Float[Array, "groups m h w c"]:
+        def spread(a: Float[Array, "groups c"]) -> Float[Array, "groups 1 1 1 c"]:
+            return a[:, None, None, None, :]
+
+        factor = lax.rsqrt(var + self.epsilon) * scale[None]
+        y = (x.astype(jnp.float32) - spread(mean)) * spread(factor) + spread(bias[None])
+        return y.astype(self.dtype)

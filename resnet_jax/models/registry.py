@@ -1,0 +1,47 @@
+"""The networks by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from resnet_jax.errors import unknown
+from resnet_jax.models import resnet
+from resnet_jax.models.variant import Variant
+
+_VARIANTS: Mapping[str, Variant] = {**resnet.VARIANTS}
+
+
+def list_models() -> list[str]:
+    """Returns the names that `create_model` knows, sorted."""
+    return sorted(_VARIANTS)
+
+
+def model_options(name: str) -> frozenset[str]:
+    """Returns the names of the options that `create_model` takes for this network.
+
+    Raises:
+      InputError: There is no network of this name.
+    """
+    return _variant(name).options
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Returns the network of this name.
+
+    Args:
+      name: One of `list_models()`.
+      **options: Fields of the module, such as `num_classes=10`, `shortcut="A"`,
+        `dtype=jnp.bfloat16`; its class says which there are.
+
+    Raises:
+      InputError: There is no network of this name, it has no such option, or the option cannot
+        have this value.
+    """
+    return _variant(name).build(name, **options)
+
+
+def _variant(name: str) -> Variant:
+    if name not in _VARIANTS:
+        raise unknown("model", name, _VARIANTS)
+    return _VARIANTS[name]

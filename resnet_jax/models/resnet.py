@@ -1,0 +1,221 @@
+"""Residual networks and their plain counterparts (He et al., arXiv 1512.03385)."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from resnet_jax.errors import InputError
+from resnet_jax.models.blocks import (
+    BottleneckBlock,
+    ResidualBlock,
+    ShortcutKind,
+    StrideOn,
+    convolution,
+    he_normal,
+)
+from resnet_jax.models.normalization import BatchNorm, GroupSize
+from resnet_jax.models.variant import Variant
+
+StemKind = Literal["imagenet", "cifar"]
+
+
+class Stem(nn.Module):
+    """What comes before the first stage.
+
+    Attributes:
+      filters: Channels of the convolution.
+      kind: "imagenet": a 7x7 convolution of stride 2 and a 3x3 max-pool of stride 2. "cifar": a
+        3x3 convolution.
+      pool_padding: Rows (and columns) of padding before and after in the max-pool.
+      norm: Makes a normalisation layer: `norm(name=...)`.
+      dtype: Type of the arithmetic.
+    """
+
+    filters: int
+    kind: StemKind = "imagenet"
+    pool_padding: tuple[int, int] = (0, 1)
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
+        """Returns the input of the first stage."""
+        size, stride = (7, 2) if self.kind == "imagenet" else (3, 1)
+        x = convolution(self.filters, size, stride=stride, dtype=self.dtype, name="conv")(x)
+        x = nn.relu(self.norm(name="bn")(x, train=train))
+        if self.kind == "imagenet":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=(self.pool_padding,) * 2)
+        return x
+
+
+class Stage(nn.Module):
+    """Blocks of one output size, `block1`, `block2`, ...; the first has the stage's stride.
+
+    Attributes:
+      blocks: Number of blocks.
+      stride: Stride of the first block.
+      block: Makes a block: `block(stride=..., name=...)`.
+    """
+
+    blocks: int
+    stride: int
+    block: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
+        """Returns the output of the last block."""
+        for i in range(self.blocks):
+            stride = self.stride if i == 0 else 1
+            x = self.block(stride=stride, name=f"block{i + 1}")(x, train=train)
+        return x
+
+
+class ResNet(nn.Module):
+    """A residual or plain network: stem, stages, global average pooling and a linear head.
+
+    Submodules are `stem`, `stage1`, `stage2`, ... and `head`; each stage halves the resolution (the
+    first does not) and doubles the filters.
+
+    Variants by name (`resnet_jax.create_model`):
+      resnet18, 34, 50, 101, 152: table 1, shortcut B, down-sampling as in the paper ("v1").
+      resnet18_v1_5, ...: the form of torchvision and others: the stride on the 3x3 convolution,
+        and a max-pool that is padded on both sides.
+      plain18, plain34: the same without shortcuts.
+      cifar_resnet20, 32, 44, 56, 110, 1202: section 4.2, shortcut A.
+      cifar_plain20, 32, 44, 56, 110: the same without shortcuts.
+      cifar_resnet8: one block a stage; not in the paper, for small images and quick trials.
+
+    Attributes:
+      stage_sizes: Blocks of each stage.
+      block: `ResidualBlock` or `BottleneckBlock`, or another with their fields.
+      num_classes: Number of logits.
+      width: Filters of the first stage's blocks, and of the stem.
+      stem: "imagenet" or "cifar", see `Stem`.
+      pool_padding: Padding of the stem's max-pool, before and after: (0, 1) as Caffe's pooling
+        that rounds up, in the paper; (1, 1) in PyTorch's networks.
+      shortcut: "A", "B", "C" (see `Shortcut`), or `None` for a plain network.
+      stride_on: Where a bottleneck's stride is, "1x1" or "3x3".
+      zero_init_residual: Start the last scale of every block at zero.
+      dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
+      bn_momentum: Share of the running statistics that a step keeps.
+      bn_epsilon: Added to the variances.
+      bn_group_size: Images that share statistics, see `BatchNorm`.
+      bn_axis_name: Mapped axis over which such groups may span replicas.
+
+    Raises:
+      InputError: A field has a value that it cannot have.
+    """
+
+    stage_sizes: Sequence[int]
+    block: Callable[..., nn.Module] = BottleneckBlock
+    num_classes: int = 1000
+    width: int = 64
+    stem: StemKind = "imagenet"
+    pool_padding: tuple[int, int] = (0, 1)
+    shortcut: ShortcutKind | None = "B"
+    stride_on: StrideOn = "1x1"
+    zero_init_residual: bool = False
+    dtype: Dtype = jnp.float32
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    bn_group_size: GroupSize = None
+    bn_axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("stem", self.stem, get_args(StemKind))
+        _one_of("shortcut", self.shortcut, (*get_args(ShortcutKind), None))
+        _one_of("stride_on", self.stride_on, get_args(StrideOn))
+        for field in ("num_classes", "width"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field} is {getattr(self, field)}; it must be at least 1")
+        group = self.bn_group_size
+        if group is True or not (
+            group in (None, "global") or (isinstance(group, int) and group > 0)
+        ):
+            raise InputError(
+                f"bn_group_size is {group!r}; "
+                "it must be a positive number of images, 'global' or None"
+            )
+        # Lists, as a config or JSON brings them, could not be hashed, and so not be static in jit.
+        self.stage_sizes = tuple(self.stage_sizes)
+        self.pool_padding = tuple(self.pool_padding)
+        if not self.stage_sizes or min(self.stage_sizes) < 1:
+            raise InputError(
+                f"stage_sizes is {self.stage_sizes}; each stage needs at least one block"
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
+        norm = functools.partial(
+            BatchNorm,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            group_size=self.bn_group_size,
+            axis_name=self.bn_axis_name,
+            dtype=self.dtype,
+        )
+        x = Stem(self.width, self.stem, self.pool_padding, norm, self.dtype, name="stem")(
+            images.astype(self.dtype), train=train
+        )
+        for i, blocks in enumerate(self.stage_sizes):
+            block = functools.partial(
+                self.block,
+                filters=self.width * 2**i,
+                shortcut=self.shortcut,
+                zero_init_residual=self.zero_init_residual,
+                stride_on=self.stride_on,
+                norm=norm,
+                dtype=self.dtype,
+            )
+            x = Stage(blocks, 1 if i == 0 else 2, block, name=f"stage{i + 1}")(x, train=train)
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)  # in bfloat16 the sum would lose digits
+        return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+
+
+def _one_of(field: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        wanted = ", ".join(map(repr, choices))
+        raise InputError(f"{field} is {value!r}; it must be one of {wanted}")
+
+
+def _variants() -> Mapping[str, Variant]:
+    variants = {}
+    plain = {"shortcut": None}
+    depths = {
+        18: (ResidualBlock, (2, 2, 2, 2)),
+        34: (ResidualBlock, (3, 4, 6, 3)),
+        50: (BottleneckBlock, (3, 4, 6, 3)),
+        101: (BottleneckBlock, (3, 4, 23, 3)),
+        152: (BottleneckBlock, (3, 8, 36, 3)),
+    }
+    for depth, (block, stage_sizes) in depths.items():
+        resnet = {"stage_sizes": stage_sizes, "block": block}
+        variants[f"resnet{depth}"] = Variant(ResNet, resnet)
+        v1_5 = {"stride_on": "3x3", "pool_padding": (1, 1)}
+        variants[f"resnet{depth}_v1_5"] = Variant(ResNet, resnet | v1_5)
+        if block is ResidualBlock:
+            variants[f"plain{depth}"] = Variant(ResNet, resnet, fixed=plain)
+    for depth in (8, 20, 32, 44, 56, 110, 1202):
+        cifar = {
+            "stage_sizes": ((depth - 2) // 6,) * 3,
+            "block": ResidualBlock,
+            "num_classes": 10,
+            "width": 16,
+            "stem": "cifar",
+        }
+        variants[f"cifar_resnet{depth}"] = Variant(ResNet, cifar | {"shortcut": "A"})
+        if depth in (20, 32, 44, 56, 110):
+            variants[f"cifar_plain{depth}"] = Variant(ResNet, cifar, fixed=plain)
+    return variants
+
+
+VARIANTS: Mapping[str, Variant] = _variants()

@@ -1,0 +1,187 @@
+"""Training, from the first step or wherever the run was left, to the last."""
+
+import collections
+import contextlib
+import math
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from resnet_jax import config as configs
+from resnet_jax import parallel
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.data import Statistics, prefetch
+from resnet_jax.evaluation import Errors
+from resnet_jax.training.interruption import Interrupted, Interruption
+from resnet_jax.training.journal import Journal
+from resnet_jax.training.run import Run
+from resnet_jax.training.saved import pack, templates, unpack
+from resnet_jax.training.state import TrainState, Window
+from resnet_jax.workdir import Layout, Workdir
+
+# Steps that may be dispatched before the oldest of them is done. Enough to hide the host's work;
+# more would only hold memory, and starves virtual devices, which share one pool of threads.
+_STEPS_AHEAD = 2
+
+
+class DivergedError(RuntimeError):
+    """The loss is no number any more; the message says since when, and what is left."""
+
+
+def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
+    """Trains a network, or goes on where the run in `workdir` was left.
+
+    Args:
+      config: The run's config, see `resnet_jax.config.base_config`.
+      workdir: Where the run keeps its config, checkpoints, logs and report.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      InputError: The config or the workdir cannot be used; nothing was written.
+      Interrupted: A signal ended the run; it has been saved.
+      DivergedError: The loss became infinite or no number.
+    """
+    run = Run.from_config(config)
+    primary = parallel.is_primary()
+    with contextlib.ExitStack() as stack:
+        layout = Layout(workdir)
+        if primary:
+            values = config.to_dict()
+            stack.enter_context(Workdir(workdir, values, may_change=configs.may_change(config)))
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                layout.checkpoints,
+                keep_newest=config.keep_newest,
+                keep_best=config.keep_best,
+                primary=primary,
+                agree=parallel.agree,
+            )
+        )
+        interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
+        state, statistics = _start(run, checkpoints)
+        journal = stack.enter_context(
+            Journal(
+                layout if primary else None,
+                title=f"{config.model.name} on {config.data.source}",
+                start_step=int(state.step),
+                total_steps=config.total_steps,
+                batch_size=config.batch_size,
+            )
+        )
+        loop = _Loop(run, layout.path, checkpoints, journal, interruption, statistics)
+        return loop.run(state)
+
+
+def _start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Statistics]:
+    """Returns where the run was left, or its beginning."""
+    saved = checkpoints.restore("newest", templates(run))
+    if saved is None:
+        return run.replicas.place(run.init_state()), run.measure_statistics()
+    state, statistics = unpack(saved.items, run)
+    return run.replicas.place(state), statistics
+
+
+class _Loop:
+    def __init__(
+        self,
+        run: Run,
+        workdir: epath.Path,
+        checkpoints: Checkpoints,
+        journal: Journal,
+        interruption: Interruption,
+        statistics: Statistics,
+    ) -> None:
+        self._run = run
+        self._config = run.config
+        self._workdir = workdir
+        self._checkpoints = checkpoints
+        self._journal = journal
+        self._interruption = interruption
+        self._statistics = statistics
+        self._train_step = run.train_step(statistics)
+        self._evaluator = run.evaluator(statistics)
+
+    def run(self, state: TrainState) -> TrainState:
+        config = self._config
+        start = int(state.step)
+        self._introduce(start)
+        sharded = map(self._run.replicas.shard, self._run.batches(start))
+        ahead = collections.deque()
+        with prefetch(sharded, config.prefetch) as batches:
+            for step, batch in enumerate(batches, start + 1):
+                state, metrics = self._train_step(state, batch)
+                ahead.append(metrics["loss"])
+                if len(ahead) > _STEPS_AHEAD:
+                    ahead.popleft().block_until_ready()
+                self._journal.advance(step)
+
+                last = step == config.total_steps
+                if last or step % config.log_every == 0:
+                    state = self._log(step, state, metrics["learning_rate"])
+                errors = None
+                if last or step % config.eval_every == 0:
+                    errors = self._evaluate(step, state)
+                stop = self._interruption.should_stop(step) and not last
+                if errors is not None or stop or step % config.checkpoint_every == 0:
+                    self._save(step, state, errors)
+                if stop:
+                    self._checkpoints.wait()
+                    signal = self._interruption.requested
+                    assert signal is not None
+                    raise Interrupted(step, signal, self._workdir)
+        self._checkpoints.wait()
+        return state
+
+    def _introduce(self, start: int) -> None:
+        config, run = self._config, self._run
+        parameters = sum(
+            leaf.size for leaf in jax.tree.leaves(jax.eval_shape(run.init_state).params)
+        )
+        self._journal.note(
+            f"{config.model.name}, {parameters:,} parameters, on {len(run.train_images):,} images "
+            f"of {config.data.source}; {run.replicas}; in {self._workdir}"
+        )
+        if start == config.total_steps:
+            self._journal.note(f"the run is complete at step {start}; nothing to do")
+        elif start:
+            self._journal.note(f"going on from step {start}")
+
+    def _log(self, step: int, state: TrainState, learning_rate: jax.Array) -> TrainState:
+        window, learning_rate = jax.device_get((state.window, learning_rate))
+        self._check_finite(step, window)
+        self._journal.train(
+            step,
+            {
+                "loss": float(window.loss) / int(window.steps),
+                "top1_error": 100 * float(window.top1_error) / int(window.steps),
+                "learning_rate": float(learning_rate),
+            },
+        )
+        return state.replace(window=self._run.replicas.place(Window.empty()))
+
+    def _evaluate(self, step: int, state: TrainState) -> Errors:
+        with self._journal.pause("evaluating"):
+            errors = self._evaluator(state.variables)
+            self._journal.evaluation(step, self._config.data.eval_split, errors._asdict())
+        return errors
+
+    def _save(self, step: int, state: TrainState, errors: Errors | None) -> None:
+        with self._journal.pause("saving"):
+            self._check_finite(step, jax.device_get(state.window))
+            self._journal.sync()
+            self._checkpoints.save(
+                step,
+                pack(self._run.replicas.as_global(state), self._statistics),
+                {"config": self._config.to_dict()},
+                metric=None if errors is None else errors.top1_error,
+            )
+
+    def _check_finite(self, step: int, window: Window) -> None:
+        if not math.isfinite(window.loss):
+            raise DivergedError(
+                f"the loss is {window.loss} at step {step}: training has diverged, and this state "
+                f"was not saved; the checkpoints in {self._workdir} are from before"
+            )

@@ -1,0 +1,144 @@
+"""The parts of a run, made of its config and checked before anything is written."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from resnet_jax import config as configs
+from resnet_jax.data import (
+    Augmentation,
+    Batch,
+    ImageSet,
+    Statistics,
+    augmentation,
+    measure_statistics,
+    train_batches,
+)
+from resnet_jax.evaluation import Evaluator
+from resnet_jax.parallel import AXIS, Replicas
+from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.schedules import Schedule, make_schedule
+from resnet_jax.training.state import TrainState, init_state
+from resnet_jax.training.step import TrainStep, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that the config decides; what changes in training is in the state.
+
+    Attributes:
+      config: The config, complete and checked.
+      replicas: The devices.
+      train_images: What the network learns from.
+      eval_images: What it is evaluated on.
+      augmentation: What is done to the former.
+      model: The network.
+      optimizer: Gives the direction of descent.
+      schedule: Gives the learning rate.
+    """
+
+    config: ConfigDict
+    replicas: Replicas
+    train_images: ImageSet
+    eval_images: ImageSet
+    augmentation: Augmentation
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Run":
+        """Makes the parts.
+
+        Raises:
+          InputError: The config asks for what there is not, or contradicts itself or the data.
+        """
+        configs.check(config)
+        replicas = Replicas(config.parallel)
+        replicas.rows(config.batch_size)  # refuses what does not divide
+        train_images = configs.load_images(config, config.data.train_split)
+        run = cls(
+            config=config,
+            replicas=replicas,
+            train_images=train_images,
+            eval_images=configs.load_images(config, config.data.eval_split),
+            augmentation=augmentation(config.data.augment, padding=config.data.padding),
+            model=configs.build_model(config, len(train_images.class_names), bn_axis_name=AXIS),
+            optimizer=make_optimizer(config.optimizer),
+            schedule=make_schedule(config.schedule, config.total_steps),
+        )
+        run._check_forward_pass()
+        return run
+
+    def init_state(self) -> TrainState:
+        """Returns the state before the first step."""
+        return init_state(
+            self.model, self.optimizer, self.train_images.image_shape, self.config.seed
+        )
+
+    def measure_statistics(self) -> Statistics:
+        """Returns the mean of the training images, as the config wants it."""
+        return measure_statistics(
+            self.train_images, mean=self.config.data.mean, std=self.config.data.std
+        )
+
+    def train_step(self, statistics: Statistics) -> TrainStep:
+        """Returns the step over all replicas; the state that it is given is lost."""
+        step = make_train_step(
+            self.model,
+            self.optimizer,
+            self.schedule,
+            statistics,
+            padding=self.augmentation.padding,
+            seed=self.config.seed,
+        )
+        return self.replicas.map(step, donate=True)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Yields this process's rows of the batches from step `start` to the last."""
+        return train_batches(
+            self.train_images,
+            self.augmentation,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start=start,
+            stop=self.config.total_steps,
+            rows=self.replicas.rows(self.config.batch_size),
+        )
+
+    def evaluator(self, statistics: Statistics) -> Evaluator:
+        """Returns what evaluates a state's variables."""
+        return Evaluator(
+            self.model,
+            self.eval_images,
+            statistics,
+            self.replicas,
+            batch_size=self.config.eval_batch_size or self.config.batch_size,
+        )
+
+    def _check_forward_pass(self) -> None:
+        """Lets the network see a batch's shapes, so that what does not fit shows up now."""
+        images = jnp.zeros((1, *self.train_images.image_shape))
+        variables = jax.eval_shape(lambda: self.model.init(jax.random.key(0), images, train=False))
+        rows = self.replicas.rows(self.config.batch_size)
+
+        def forward(variables: PyTree, batch: PyTree) -> PyTree:
+            return self.model.apply(
+                variables,
+                batch,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(0)},
+            )
+
+        jax.eval_shape(
+            lambda v, b: self.replicas.map(forward)(v, self.replicas.shard(b)),
+            variables,
+            jax.ShapeDtypeStruct((rows.stop - rows.start, *images.shape[1:]), jnp.float32),
+        )

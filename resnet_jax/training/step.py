@@ -1,0 +1,83 @@
+"""One step of training, as one replica takes it."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+from resnet_jax.data import Statistics, preprocess
+from resnet_jax.parallel import AXIS
+from resnet_jax.training.schedules import Schedule
+from resnet_jax.training.state import TrainState
+
+StepMetrics = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, StepMetrics]]
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    statistics: Statistics,
+    *,
+    padding: int,
+    seed: int,
+) -> TrainStep:
+    """Returns the step of one replica: `(state, its share of the batch) -> (state, metrics)`.
+
+    It has to be mapped over the axis `parallel.AXIS`. One reduction over the replicas carries
+    gradients, batch statistics and metrics together; the new state and the metrics (`loss`, in
+    nats; `top1_error`, a share; `learning_rate`) are the same on all of them.
+
+    Args:
+      model: The network.
+      optimizer: Gives the direction of descent.
+      schedule: Gives the learning rate.
+      statistics: What is subtracted from the images and what they are divided by.
+      padding: Pixels around an image that random crops may take in.
+      seed: Decides what a network draws in training, dropout say.
+    """
+
+    def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, StepMetrics]:
+        images = preprocess(batch, statistics, padding=padding)
+        labels = batch["label"]
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        rngs = {"dropout": jax.random.fold_in(key, lax.axis_index(AXIS))}
+
+        def loss_of(params):
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs=rngs,
+            )
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return loss, (logits, updates.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        top1_error = jnp.mean(jnp.argmax(logits, axis=-1) != labels, dtype=jnp.float32)
+        gradients, batch_stats, loss, top1_error = lax.pmean(
+            (gradients, batch_stats, loss, top1_error), AXIS
+        )
+
+        learning_rate = schedule(state.step)
+        direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            window=state.window.add(loss, top1_error),
+        )
+        metrics = {"loss": loss, "top1_error": top1_error, "learning_rate": learning_rate}
+        return new_state, metrics
+
+    return step

@@ -1,0 +1,96 @@
+"""Deaths at chosen moments, brought about from outside of what is tested."""
+
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import pkgutil
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any, NoReturn
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What is to happen instead of a call.
+
+    Attributes:
+      target: The function, as in "os:replace".
+      call: Which call of it: a pattern for its paths, strings and numbers with "|" between them,
+        such as "*/config.json", of which the first is meant that fits.
+      instead: What happens, one of the functions below; it is given the function and its arguments.
+    """
+
+    target: str
+    call: str
+    instead: Callable[..., Any]
+
+    def inject(self) -> None:
+        """Lets it happen in this process, once."""
+        original = pkgutil.resolve_name(self.target)
+        pending = [self.instead]
+
+        @functools.wraps(original)
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            words = "|".join(str(a) for a in args if isinstance(a, int | str | os.PathLike))
+            if pending and fnmatchcase(words, self.call):
+                return pending.pop()(original, *args, **kwargs)
+            return original(*args, **kwargs)
+
+        module, _, name = self.target.partition(":")
+        owner, _, attribute = name.rpartition(".")
+        setattr(pkgutil.resolve_name(f"{module}:{owner}"), attribute, replaced)
+
+
+def die() -> NoReturn:
+    """Ends the process as a power cut would, without a last word."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("alive after SIGKILL")
+
+
+def die_before(function: Callable, *args: Any, **kwargs: Any) -> None:
+    die()
+
+
+def die_after(function: Callable, *args: Any, **kwargs: Any) -> None:
+    function(*args, **kwargs)
+    die()
+
+
+def die_with_half_a_file(function: Callable, source: os.PathLike, target: os.PathLike) -> None:
+    """For functions that put a new file into the place of an old one."""
+    os.truncate(source, os.path.getsize(source) // 2)
+    die()
+
+
+def die_with_half_a_line(function: Callable, log: Any, step: int, split: str, values: Any) -> None:
+    """For `MetricsLog.write`."""
+    path = pathlib.Path(log._path)
+    before = path.stat().st_size
+    function(log, step, split, values)
+    os.truncate(path, (before + path.stat().st_size) // 2)
+    die()
+
+
+def die_with_half_a_folder(function: Callable, folder: os.PathLike) -> None:
+    """For functions that delete a folder."""
+    files = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+    for path in files[::2]:
+        path.unlink()
+    die()
+
+
+def die_half_way(function: Callable, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    """For functions that return an iterator."""
+    items: Iterable[Any] = list(function(*args, **kwargs))
+    yield from itertools.islice(items, len(items) // 2)
+    die()
+
+
+def press_ctrl_c_twice(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    signal.raise_signal(signal.SIGINT)
+    result = function(*args, **kwargs)
+    signal.raise_signal(signal.SIGINT)
+    return result

@@ -1,0 +1,59 @@
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from resnet_jax import config as configs
+from resnet_jax.errors import InputError
+from tests.tiny import tiny_config
+
+
+def test_a_config_survives_json():
+    config = tiny_config(**{"model.bn_group_size": 8})
+    assert configs.complete(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"bach_size": 3}, "there is no key of the config 'bach_size'; did you mean batch_size"),
+        ({"model": {"nmae": "a"}}, "there is no key of the config 'model.nmae'; .*model.name"),
+        ({"model": 3}, "model is 3; it has keys of its own"),
+        ({"batch_size": "many"}, "batch_size is 'many'; it has to be of type int"),
+    ],
+)
+def test_unknown_keys_and_wrong_types_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        configs.complete(values)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "log_every", "data.image_size", "eval_batch_size"])
+def test_numbers_that_cannot_be_are_refused(key):
+    with pytest.raises(InputError, match=f"{key} is 0; it has to be at least 1"):
+        configs.check(tiny_config(**{key: 0}))
+
+
+def test_keys_that_may_change_exist():
+    config = tiny_config()
+    known = {
+        f"{key}.{inner}" if inner else key
+        for key, value in config.to_dict().items()
+        for inner in (value if isinstance(value, dict) else [None])
+    }
+    assert configs.may_change(config) - {"data.path"} <= known
+
+
+def test_the_length_is_free_where_the_schedule_does_not_depend_on_it():
+    assert "total_steps" in configs.may_change(tiny_config())
+    assert "total_steps" not in configs.may_change(tiny_config(**{"schedule.name": "cosine"}))
+
+
+def test_the_model_takes_its_options_from_the_config():
+    config = tiny_config(**{"model.shortcut": "C", "model.bn_group_size": 4, "dtype": "bfloat16"})
+    model = configs.build_model(config, 10, bn_axis_name="replicas")
+    assert (model.shortcut, model.bn_group_size, model.width) == ("C", 4, 4)
+    assert (model.dtype, model.bn_axis_name, model.num_classes) == (jnp.bfloat16, "replicas", 10)
+
+
+def test_the_config_can_ask_for_other_classes_than_the_data_has():
+    assert configs.build_model(tiny_config(**{"model.num_classes": 17}), 10).num_classes == 17

@@ -1,0 +1,164 @@
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.evaluation import evaluate
+from resnet_jax.training import DivergedError, loop, train
+from resnet_jax.training.run import Run
+from tests.tiny import tiny_config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that went to its end, and its last state."""
+    workdir = tmp_path_factory.mktemp("run") / "workdir"
+    return workdir, jax.device_get(train(tiny_config(), workdir))
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_leaves_what_a_workdir_holds(finished):
+    workdir, state = finished
+    assert state.step == 30
+    assert {path.name for path in workdir.iterdir()} >= {
+        "checkpoints",
+        "config.json",
+        "metrics.jsonl",
+        "report",
+        "tensorboard",
+    }
+    assert (workdir / "report" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workdir / "config.json").read_text())["model"]["width"] == 4
+
+
+def test_logs_at_the_steps_that_the_config_says(finished):
+    workdir, _ = finished
+    steps = {
+        split: [row["step"] for row in rows(workdir) if row["split"] == split]
+        for split in ("train", "test")
+    }
+    assert steps == {"train": [7, 14, 21, 28, 30], "test": [10, 20, 30]}
+
+
+def test_keeps_the_newest_checkpoints_and_the_best(finished):
+    workdir, _ = finished
+    kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    errors = {row["step"]: row["top1_error"] for row in rows(workdir) if row["split"] == "test"}
+    best = min(errors, key=lambda step: (errors[step], -step))
+    assert kept == sorted({24, 28, 30, best})
+
+
+def test_evaluates_a_checkpoint_to_the_logged_errors(finished):
+    workdir, _ = finished
+    logged = {row["step"]: row for row in rows(workdir) if row["split"] == "test"}
+    newest = evaluate(workdir)
+    assert newest._asdict() == logged[30]
+    best = evaluate(workdir, which="best")
+    assert best._asdict() == logged[best.step]
+    assert best.top1_error == min(row["top1_error"] for row in logged.values())
+
+
+def test_a_finished_run_has_nothing_to_do(finished, capsys):
+    workdir, state = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    again = jax.device_get(train(tiny_config(), workdir))
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert "the run is complete at step 30; nothing to do" in capsys.readouterr().err
+
+
+def test_another_config_is_refused_and_changes_nothing(finished):
+    workdir, _ = finished
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"model.width: 4 there, 8 here"):
+        train(tiny_config(**{"model.width": 8}), workdir)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_the_length_belongs_to_a_cosine_run(tmp_path):
+    changes = {"schedule.name": "cosine", "total_steps": 2}
+    train(tiny_config(**changes), tmp_path / "run")
+    with pytest.raises(InputError, match=r"total_steps: 2 there, 4 here"):
+        train(tiny_config(**{**changes, "total_steps": 4}), tmp_path / "run")
+
+
+def test_stops_before_a_diverged_state_is_saved(tmp_path):
+    config = tiny_config(
+        **{"schedule.learning_rate": 1e30, "log_every": 100, "eval_every": 3, "checkpoint_every": 3}
+    )
+    with pytest.raises(DivergedError, match="training has diverged, and this state was not saved"):
+        train(config, tmp_path / "run")
+    assert not any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.name": "cifar_resnet7"}, "there is no model 'cifar_resnet7'; did you mean"),
+        ({"data.source": "digit"}, "did you mean digits?"),
+        ({"data.train_split": "tran"}, "did you mean train?"),
+        ({"data.augment": "pad_corp"}, "did you mean pad_crop"),
+        ({"data.padding": -1}, "padding is 0 pixels or more"),
+        ({"batch_size": 9}, "a batch of 9 does not divide over 8 devices; take a multiple of 8"),
+        ({"model.bn_group_size": 3}, "bn_group_size 3 fits no whole number of times"),
+        ({"parallel": "pmapp"}, "did you mean pmap?"),
+        ({"dtype": "bfloat"}, "did you mean bfloat16?"),
+        ({"schedule.name": "cosin"}, "did you mean cosine?"),
+        ({"total_steps": 0}, "total_steps is 0; it has to be at least 1"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_anything_is_written(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(tiny_config(**changes), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_stays_at_most_two_steps_ahead_of_the_device(tmp_path, monkeypatch):
+    """Each step's loss says when the loop waits for it."""
+    waited, dispatched, lags = [], [], []
+
+    class Loss:
+        def __init__(self, step):
+            self.step = step
+
+        def block_until_ready(self):
+            waited.append(self.step)
+
+    step_of_run = Run.train_step
+
+    def train_step(self, statistics):
+        step = step_of_run(self, statistics)
+
+        def take(state, batch):
+            state, metrics = step(state, batch)
+            dispatched.append(len(dispatched) + 1)
+            lags.append(len(dispatched) - len(waited))
+            return state, {**metrics, "loss": Loss(len(dispatched))}
+
+        return take
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    train(tiny_config(total_steps=12), tmp_path / "run")
+    assert waited == list(range(1, 11))
+    assert max(lags) == 3  # the one that was just sent, and two before it
+
+
+def test_fetches_nothing_but_to_log_evaluate_and_save(tmp_path, monkeypatch):
+    fetches = []
+    fetch = jax.device_get
+
+    def counted(tree):
+        fetches.append(sys._getframe(1).f_code.co_name)
+        return fetch(tree)
+
+    monkeypatch.setattr(loop.jax, "device_get", counted)
+    config = tiny_config(total_steps=20, log_every=10, eval_every=20, checkpoint_every=20)
+    train(config, tmp_path / "run")
+    assert [name for name in fetches if name == "_log"] == ["_log"] * 2
+    assert [name for name in fetches if name == "_save"] == ["_save"]

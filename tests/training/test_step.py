@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax.data import Statistics
+from resnet_jax.models import create_model
+from resnet_jax.parallel import AXIS, Replicas
+from resnet_jax.training import init_state, make_train_step
+from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.schedules import make_schedule
+from tests.tiny import tiny_config
+
+BATCH, SIZE, CLASSES = 32, 8, 10
+STATISTICS = Statistics(mean=np.full(3, 120, np.float32), std=np.full(3, 60, np.float32))
+
+
+def batch(seed):
+    random = np.random.default_rng(seed)
+    return {
+        "image": random.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8),
+        "label": random.integers(0, CLASSES, BATCH, np.int32),
+        "crop_offset": random.integers(0, 3, (BATCH, 2), np.int32),
+        "flip": random.integers(0, 2, BATCH).astype(bool),
+    }
+
+
+def take_steps(devices, steps, *, mapping="pmap", counter=None, **options):
+    """Returns the states after each step and their metrics, as numpy."""
+    replicas = Replicas(mapping, devices=jax.devices()[:devices])
+    config = tiny_config()
+    fields = {"stage_sizes": (1, 1), "width": 4, "bn_group_size": 8, **options}
+    model = create_model("cifar_resnet8", bn_axis_name=AXIS, **fields)
+    optimizer = make_optimizer(config.optimizer)
+    step = make_train_step(
+        model,
+        optimizer,
+        make_schedule(config.schedule, config.total_steps),
+        STATISTICS,
+        padding=1,
+        seed=0,
+    )
+
+    def counted(state, batch):
+        if counter is not None:
+            counter.append(1)
+        return step(state, batch)
+
+    mapped = replicas.map(counted, donate=True)
+    state = replicas.place(init_state(model, optimizer, (SIZE, SIZE, 3), seed=0))
+    found = []
+    for number in range(steps):
+        state, metrics = mapped(state, replicas.shard(batch(number)))
+        found.append(jax.device_get((state, metrics)))
+    return found
+
+
+def assert_close(one, other, tolerance):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
+    ):
+        largest = max(float(np.max(np.abs(a))), 1e-3)
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=tolerance * largest, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+@pytest.mark.parametrize(
+    ("group_size", "counts"),
+    [
+        (4, [2, 8]),  # inside a replica, and all of one
+        (16, [2, 4]),  # all of a replica, and two of them
+        ("global", [8]),
+    ],
+)
+def test_any_number_of_devices_takes_the_same_steps(group_size, counts):
+    # After one step from the same state the velocity is the gradient (with its decay), so states
+    # that agree have agreed in gradients and statistics; then the differences grow.
+    alone = take_steps(1, 3, bn_group_size=group_size)
+    for devices in counts:
+        together = take_steps(devices, 3, bn_group_size=group_size)
+        assert_close(alone[0], together[0], 1e-5)
+        assert_close(alone[2], together[2], 1e-3)
+
+
+def test_shard_map_takes_the_same_steps():
+    pmap = take_steps(4, 3)
+    shard_map = take_steps(4, 3, mapping="shard_map")
+    assert_close(pmap[0], shard_map[0], 1e-6)
+    assert_close(pmap[2], shard_map[2], 1e-4)
+
+
+def test_the_step_is_traced_once():
+    counter = []
+    take_steps(2, 5, counter=counter)
+    assert len(counter) == 1
+
+
+def test_bfloat16_keeps_parameters_and_statistics_in_float32():
+    exact = take_steps(1, 1)
+    rounded = take_steps(1, 1, dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(rounded[0][0].variables)} == {
+        np.dtype("float32")
+    }
+    assert rounded[0][1]["loss"] == pytest.approx(exact[0][1]["loss"], rel=0.02)
+    assert rounded[0][1]["loss"] != exact[0][1]["loss"]
+
+
+def test_the_step_is_that_of_the_definition():
+    """One step on one device, written out with plain gradients and no axis."""
+    (state, metrics), *_ = take_steps(1, 1, bn_group_size=None)
+    config = tiny_config()
+    model = create_model("cifar_resnet8", stage_sizes=(1, 1), width=4)
+    optimizer = make_optimizer(config.optimizer)
+    before = init_state(model, optimizer, (SIZE, SIZE, 3), seed=0)
+
+    rows = batch(0)
+    images = (rows["image"].astype(np.float32) - 120) / 60
+    images[rows["flip"]] = images[rows["flip"], :, ::-1]
+    images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    images = np.stack(
+        [
+            image[y : y + SIZE, x : x + SIZE]
+            for image, (y, x) in zip(images, rows["crop_offset"], strict=True)
+        ]
+    )
+
+    def loss_of(params):
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": before.batch_stats},
+            jnp.asarray(images),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        right = jax.nn.log_softmax(logits)[jnp.arange(BATCH), rows["label"]]
+        return -right.mean(), (updates["batch_stats"], logits)
+
+    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+        before.params
+    )
+    params = jax.tree.map(lambda p, g: p - 0.1 * (g + 1e-4 * p), before.params, gradients)
+
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert metrics["learning_rate"] == pytest.approx(0.1)
+    assert metrics["top1_error"] == np.mean(np.argmax(logits, axis=-1) != rows["label"])
+    assert_close(jax.device_get(params), state.params, 1e-6)
+    assert_close(jax.device_get(batch_stats), state.batch_stats, 1e-6)
+    assert state.step == 1
+    assert (state.window.steps, state.window.loss) == (1, metrics["loss"])
