@@ -39,9 +39,9 @@ def define_config(default: pathlib.Path) -> flags.FlagHolder[ConfigDict]:
     except (AttributeError, KeyError) as error:
         # ml_collections looks the keys up at this point, and raises one error inside another.
         missing = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        _end(InputError(f"the config has no key {', '.join(missing.splitlines())}"), EXIT_INPUT)
+        _end(InputError(f"the config has no key {', '.join(missing.splitlines())}"))
     except (TypeError, ValueError, OSError) as error:
-        _end(InputError(f"the config cannot be read: {error}"), EXIT_INPUT)
+        _end(InputError(f"the config cannot be read: {error}"))
 
 
 def run(main: Callable[[], object]) -> None:
@@ -60,7 +60,7 @@ def run(main: Callable[[], object]) -> None:
                 parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
             main()
         except InputError as error:
-            _end(error, EXIT_INPUT)
+            _end(error)
         except Interrupted as error:
             _end(error, EXIT_INTERRUPTED)
         except DivergedError as error:
@@ -71,15 +71,18 @@ def run(main: Callable[[], object]) -> None:
 
 def _parse(arguments: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(arguments)
-    except flags.Error as error:
-        lines = str(error).strip().splitlines()
-        if len(lines) > 1:  # a config file that cannot be imported comes with its whole traceback
-            _end(InputError(f"the config cannot be read: {lines[-1].strip()}"), EXIT_INPUT)
-        _end(error, EXIT_INPUT)
+        rest = flags.FLAGS(arguments)
+        if "config" in flags.FLAGS:
+            flags.FLAGS["config"].value.keys()  # of a file that was not found, this says so
+    except flags.UnrecognizedFlagError as error:
+        _end(error)
+    except Exception as error:  # a config file is a program, and can raise anything
+        *before, last = str(error).strip().splitlines()
+        _end(InputError(f"the config cannot be read: {last.strip()}" if before else last))
+    return rest
 
 
-def _end(error: Exception, status: int) -> NoReturn:
+def _end(error: Exception, status: int = EXIT_INPUT) -> NoReturn:
     name = pathlib.Path(sys.argv[0]).name
     print(f"{name}: {error}", file=sys.stderr)
     sys.exit(status)
