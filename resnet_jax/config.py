@@ -28,6 +28,7 @@ _LEAST = {
     "log_every": 1,
     "eval_every": 1,
     "checkpoint_every": 1,
+    "schedule.patience": 1,
     "keep_newest": 1,
     "keep_best": 0,
     "prefetch": 1,
@@ -45,6 +46,8 @@ _MAY_CHANGE = frozenset(
         "keep_newest",
         "keep_best",
         "prefetch",
+        "compilation_cache",
+        "profile",
     }
 )
 
@@ -83,6 +86,7 @@ def base_config() -> ConfigDict:
     config.total_steps = 600_000
     config.seed = 0  # of the initialisation, the order and the augmentation
     config.dtype = "float32"  # of the arithmetic: float32 or bfloat16
+    config.label_smoothing = 0.0
 
     config.optimizer = ConfigDict()
     config.optimizer.momentum = 0.9
@@ -91,11 +95,15 @@ def base_config() -> ConfigDict:
     config.optimizer.weight_decay_on = "all"  # or "kernels": neither biases nor BN's parameters
 
     config.schedule = ConfigDict()
-    config.schedule.name = "step"  # or "cosine", "constant"
+    config.schedule.name = "step"  # or "plateau", "cosine", "constant"
     config.schedule.learning_rate = 0.1
     config.schedule.boundaries = ()  # "step": steps at which the rate is multiplied by `factor`
     config.schedule.factor = 0.1
-    config.schedule.warmup_steps = 0  # linear, from 0 to `learning_rate`
+    config.schedule.patience = 5  # "plateau": evaluations without improvement before `factor`
+    config.schedule.min_improvement = 0.0  # percentage points of top-1 error that count as one
+    config.schedule.min_scale = 1e-3  # the least share of `learning_rate`
+    config.schedule.warmup_steps = 0
+    config.schedule.warmup_learning_rate = placeholder(float)  # None: rising to `learning_rate`
 
     config.log_every = 100  # steps
     config.eval_every = 5000
@@ -104,6 +112,8 @@ def base_config() -> ConfigDict:
     config.keep_best = 1
     config.prefetch = 2  # batches read ahead
     config.parallel = "pmap"  # or "shard_map"
+    config.compilation_cache = placeholder(str)  # a folder of one's own: compiled programs
+    config.profile = placeholder(tuple)  # first and last step of a profile, for TensorBoard
     return config
 
 
@@ -129,6 +139,13 @@ def check(config: ConfigDict) -> None:
         value = operator.attrgetter(key)(config)
         if value is not None and value < least:
             raise InputError(f"{key} is {value}; it has to be at least {least}")
+    if not 0 <= config.label_smoothing < 1:
+        raise InputError(f"label_smoothing is {config.label_smoothing}; it has to be in [0, 1)")
+    match config.profile:
+        case None | (int(), int()):
+            pass
+        case wrong:
+            raise InputError(f"profile is {wrong}; it has to be two steps, such as (100, 110)")
     if config.dtype not in DTYPES:
         raise unknown("dtype", config.dtype, DTYPES)
 
@@ -136,9 +153,16 @@ def check(config: ConfigDict) -> None:
 def may_change(config: ConfigDict) -> frozenset[str]:
     """Returns the keys that may differ when a run is started again in its workdir.
 
-    The length of a run is one of them where the schedule does not depend on it.
+    The length of a run is one of them where the schedule does not depend on it; how often it is
+    evaluated is not where the schedule does.
     """
-    return _MAY_CHANGE if config.schedule.name == "cosine" else _MAY_CHANGE | {"total_steps"}
+    match config.schedule.name:
+        case "cosine":
+            return _MAY_CHANGE
+        case "plateau":
+            return _MAY_CHANGE - {"eval_every"} | {"total_steps"}
+        case _:
+            return _MAY_CHANGE | {"total_steps"}
 
 
 def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Module:

@@ -15,6 +15,7 @@ from resnet_jax.data import Statistics, prefetch
 from resnet_jax.evaluation import Errors
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.journal import Journal
+from resnet_jax.training.profile import Profile
 from resnet_jax.training.run import Run
 from resnet_jax.training.saved import pack, templates, unpack
 from resnet_jax.training.state import TrainState, Window
@@ -44,6 +45,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
       Interrupted: A signal ended the run; it has been saved.
       DivergedError: The loss became infinite or no number.
     """
+    if config.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
     run = Run.from_config(config)
     primary = parallel.is_primary()
     with contextlib.ExitStack() as stack:
@@ -110,20 +113,25 @@ class _Loop:
         self._introduce(start)
         sharded = map(self._run.replicas.shard, self._run.batches(start))
         ahead = collections.deque()
-        with prefetch(sharded, config.prefetch) as batches:
+        with (
+            prefetch(sharded, config.prefetch) as batches,
+            Profile(config.profile, self._workdir / "profile") as profile,
+        ):
             for step, batch in enumerate(batches, start + 1):
+                profile.before(step)
                 state, metrics = self._train_step(state, batch)
                 ahead.append(metrics["loss"])
                 if len(ahead) > _STEPS_AHEAD:
                     ahead.popleft().block_until_ready()
                 self._journal.advance(step)
+                profile.after(step, state)
 
                 last = step == config.total_steps
                 if last or step % config.log_every == 0:
                     state = self._log(step, state, metrics["learning_rate"])
                 errors = None
                 if last or step % config.eval_every == 0:
-                    errors = self._evaluate(step, state)
+                    state, errors = self._evaluate(step, state)
                 stop = self._interruption.should_stop(step) and not last
                 if errors is not None or stop or step % config.checkpoint_every == 0:
                     self._save(step, state, errors)
@@ -162,11 +170,17 @@ class _Loop:
         )
         return state.replace(window=self._run.replicas.place(Window.empty()))
 
-    def _evaluate(self, step: int, state: TrainState) -> Errors:
+    def _evaluate(self, step: int, state: TrainState) -> tuple[TrainState, Errors]:
         with self._journal.pause("evaluating"):
             errors = self._evaluator(state.variables)
             self._journal.evaluation(step, self._config.data.eval_split, errors._asdict())
-        return errors
+        if self._config.schedule.name == "plateau":
+            before = jax.device_get(state.plateau)
+            after = before.after(errors.top1_error, self._config.schedule)
+            if after.scale != before.scale:
+                self._journal.note(f"the error plateaus: learning rate x {after.scale:g}")
+            state = state.replace(plateau=self._run.replicas.place(after))
+        return state, errors
 
     def _save(self, step: int, state: TrainState, errors: Errors | None) -> None:
         with self._journal.pause("saving"):

@@ -96,6 +96,7 @@ class Run:
             self.schedule,
             statistics,
             padding=self.augmentation.padding,
+            label_smoothing=self.config.label_smoothing,
             seed=self.config.seed,
         )
         return self.replicas.map(step, donate=True)

@@ -1,10 +1,13 @@
-"""Learning rates as functions of the step."""
+"""Learning rates: functions of the step, and what depends on the errors of evaluations."""
 
 from collections.abc import Callable
+from typing import Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from flax import struct
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
@@ -18,9 +21,11 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
 
     Args:
       config: The run's `config.schedule`: its `name`, "step" (multiplied by `factor` at each of
-        `boundaries`, as in the paper), "cosine" (to zero at the end) or "constant";
-        `learning_rate`; `warmup_steps`, over which the rate first grows linearly (Goyal et al.,
-        arXiv 1706.02677, section 2.2), reaching `learning_rate` with the last of them.
+        `boundaries`), "cosine" (to zero at the end), or "constant" and "plateau" (whose divisions
+        are in the state, see `Plateau`); `learning_rate`; `warmup_steps`, during which the rate
+        grows linearly and reaches `learning_rate` with the last of them (Goyal et al., arXiv
+        1706.02677, section 2.2), or stays at `warmup_learning_rate` where that is given (the
+        paper's way with 110 layers, section 4.2).
       total_steps: Length of the run.
 
     Raises:
@@ -30,7 +35,7 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
     if not 0 <= warmup < total_steps:
         raise InputError(f"schedule.warmup_steps is {warmup}; it has to be in [0, {total_steps})")
     match config.name:
-        case "constant":
+        case "constant" | "plateau":
             main = optax.constant_schedule(peak)
         case "cosine":
             main = optax.cosine_decay_schedule(peak, total_steps - warmup)
@@ -45,10 +50,12 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
                 peak, {boundary - warmup: config.factor for boundary in boundaries}
             )
         case name:
-            raise unknown("schedule", name, ("step", "cosine", "constant"))
+            raise unknown("schedule", name, ("step", "plateau", "cosine", "constant"))
     if warmup:
-        # optax counts from the start value; the first step of the warm-up is not a step of rate 0.
-        rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+        if config.warmup_learning_rate is not None:
+            rise = optax.constant_schedule(config.warmup_learning_rate)
+        else:  # the first step of the warm-up is not one of rate 0
+            rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
         main = optax.join_schedules([rise, main], [warmup])
 
     def schedule(step: Int[Array, ""]) -> Float[Array, ""]:
@@ -56,3 +63,40 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
             return jnp.asarray(main(step), jnp.float32)
 
     return schedule
+
+
+class Plateau(struct.PyTreeNode):
+    """Divides the learning rate when the error plateaus (section 3.4 of the paper).
+
+    It is a part of the state, so that an interrupted run divides when it would have divided.
+
+    Attributes:
+      scale: What the schedule's rate is multiplied with.
+      best: The least top-1 error of an evaluation, in percent.
+      waited: Evaluations since then, or since the last division.
+    """
+
+    scale: Float[Array | np.ndarray, ""]
+    best: Float[Array | np.ndarray, ""]
+    waited: Int[Array | np.ndarray, ""]
+
+    @classmethod
+    def start(cls) -> Self:
+        """Returns the state before the first evaluation."""
+        return cls(np.float32(1), np.float32(np.inf), np.int32(0))
+
+    def after(self, top1_error: float, config: ConfigDict) -> Self:
+        """Returns the state after an evaluation.
+
+        Args:
+          top1_error: What it found, in percent.
+          config: The run's `config.schedule`: after `patience` evaluations that are not at least
+            `min_improvement` percentage points below the best one, the rate is multiplied by
+            `factor`; never below `learning_rate * min_scale`.
+        """
+        if top1_error < self.best - config.min_improvement:
+            return self.replace(best=np.float32(top1_error), waited=np.int32(0))
+        if self.waited + 1 < config.patience:
+            return self.replace(waited=np.int32(self.waited + 1))
+        scale = max(self.scale * config.factor, config.min_scale)
+        return self.replace(scale=np.float32(scale), waited=np.int32(0))

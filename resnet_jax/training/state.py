@@ -9,6 +9,8 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
+from resnet_jax.training.schedules import Plateau
+
 
 class Window(struct.PyTreeNode):
     """Sums over the steps since the last line of the log.
@@ -46,6 +48,7 @@ class TrainState(struct.PyTreeNode):
       params: The network's parameters, float32.
       batch_stats: Running statistics of its batch normalisation; empty where it has none.
       opt_state: The optimiser's state.
+      plateau: What the learning rate is multiplied with, and why.
       window: What the next line of the log is made of.
     """
 
@@ -53,6 +56,7 @@ class TrainState(struct.PyTreeNode):
     params: PyTree[Float[Array, "..."]]
     batch_stats: PyTree[Float[Array, "..."]]
     opt_state: optax.OptState
+    plateau: Plateau
     window: Window
 
     @property
@@ -75,7 +79,6 @@ def init_state(
       image_shape: Height, width and channels of what the network sees.
       seed: Decides the initial parameters.
     """
-
     # Lazily, and not in a jit: the samplers are then compiled once a shape, not once a parameter.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = model.lazy_init(jax.random.key(seed), images, train=False)
@@ -84,5 +87,6 @@ def init_state(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
+        plateau=Plateau.start(),
         window=Window.empty(),
     )

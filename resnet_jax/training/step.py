@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.parallel import AXIS
@@ -25,6 +25,7 @@ def make_train_step(
     statistics: Statistics,
     *,
     padding: int,
+    label_smoothing: float,
     seed: int,
 ) -> TrainStep:
     """Returns the step of one replica: `(state, its share of the batch) -> (state, metrics)`.
@@ -39,6 +40,8 @@ def make_train_step(
       schedule: Gives the learning rate.
       statistics: What is subtracted from the images and what they are divided by.
       padding: Pixels around an image that random crops may take in.
+      label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al.,
+        arXiv 1512.00567, section 7).
       seed: Decides what a network draws in training, dropout say.
     """
 
@@ -56,7 +59,7 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs=rngs,
             )
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            loss = cross_entropy(logits, labels, label_smoothing)
             return loss, (logits, updates.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
@@ -67,7 +70,7 @@ def make_train_step(
             (gradients, batch_stats, loss, top1_error), AXIS
         )
 
-        learning_rate = schedule(state.step)
+        learning_rate = schedule(state.step) * state.plateau.scale
         direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
         new_state = TrainState(
@@ -75,9 +78,21 @@ def make_train_step(
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
+            plateau=state.plateau,
             window=state.window.add(loss, top1_error),
         )
         metrics = {"loss": loss, "top1_error": top1_error, "learning_rate": learning_rate}
         return new_state, metrics
 
     return step
+
+
+def cross_entropy(
+    logits: Float[Array, "n classes"], labels: Int[Array, " n"], label_smoothing: float = 0.0
+) -> Float[Array, ""]:
+    """Returns the mean cross-entropy between the labels, smoothed, and the predictions, in nats."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    if label_smoothing == 0:
+        return loss
+    against_all = -jax.nn.log_softmax(logits).mean()  # the loss of an even target
+    return (1 - label_smoothing) * loss + label_smoothing * against_all

@@ -6,7 +6,7 @@ import pytest
 
 from resnet_jax.config import base_config
 from resnet_jax.errors import InputError
-from resnet_jax.training.schedules import make_schedule
+from resnet_jax.training.schedules import Plateau, make_schedule
 
 
 def rates(total_steps, **changes):
@@ -44,6 +44,23 @@ def test_cosine_after_a_warmup_starts_at_the_top():
     assert found[9] == pytest.approx(0.1)
     assert found[10] == pytest.approx(0.1)
     assert found[20] == pytest.approx(0.05)
+
+
+def test_warmup_stays_at_a_rate_of_its_own():
+    found = rates(10, warmup_steps=4, warmup_learning_rate=0.01, boundaries=(8,))
+    assert found == pytest.approx([0.01] * 4 + [0.1] * 4 + [0.01] * 2, rel=1e-6)
+
+
+def test_plateau_divides_after_evaluations_without_improvement():
+    config = base_config().schedule
+    config.update(name="plateau", patience=2, min_improvement=0.5, min_scale=0.01)
+    errors = [50, 40, 39.8, 39.6, 39.4, 30, 31, 32, 33, 34, 35, 36]
+    plateau, scales = Plateau.start(), []
+    for error in errors:
+        plateau = plateau.after(error, config)
+        scales.append(float(plateau.scale))
+    expected = [1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.01]
+    assert scales == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

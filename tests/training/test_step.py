@@ -9,6 +9,7 @@ from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training import init_state, make_train_step
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import make_schedule
+from resnet_jax.training.step import cross_entropy
 from tests.tiny import tiny_config
 
 BATCH, SIZE, CLASSES = 32, 8, 10
@@ -38,6 +39,7 @@ def take_steps(devices, steps, *, mapping="pmap", counter=None, **options):
         make_schedule(config.schedule, config.total_steps),
         STATISTICS,
         padding=1,
+        label_smoothing=0.0,
         seed=0,
     )
 
@@ -147,3 +149,16 @@ def test_the_step_is_that_of_the_definition():
     assert_close(jax.device_get(batch_stats), state.batch_stats, 1e-6)
     assert state.step == 1
     assert (state.window.steps, state.window.loss) == (1, metrics["loss"])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_cross_entropy_is_that_of_the_smoothed_target(smoothing):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(6, 4)).astype(np.float32)
+    labels = random.integers(0, 4, 6)
+    target = np.full((6, 4), smoothing / 4)
+    target[np.arange(6), labels] += 1 - smoothing
+    log_likelihood = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -(target * log_likelihood).sum(axis=1).mean()
+    found = cross_entropy(jnp.asarray(logits), jnp.asarray(labels, jnp.int32), smoothing)
+    assert found == pytest.approx(expected, rel=1e-5)
