@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import lax
 
 from resnet_jax import BatchNorm, InputError
+from resnet_jax.models.normalization import GroupSize
 from resnet_jax.parallel import AXIS, Replicas
 
 RNG = np.random.default_rng(0)
@@ -125,7 +126,7 @@ class Net(nn.Module):
     A bias before the normalisation would have a gradient of nothing but rounding.
     """
 
-    group_size: int | str | None
+    group_size: GroupSize
     axis_name: str | None = None
 
     @nn.compact

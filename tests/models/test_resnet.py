@@ -1,6 +1,5 @@
 import functools
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-import resnet_jax
-from resnet_jax import BottleneckBlock, InputError, ResidualBlock, ResNet, create_model
-from resnet_jax.models import model_options
+from resnet_jax import BottleneckBlock, ResidualBlock, ResNet, create_model
 from resnet_jax.models.resnet import Stem
 
 # Counts of parameters by shortcut, and those of the running statistics of option B.
@@ -38,7 +35,6 @@ MULTIPLY_ADDS = {
     "resnet152": 11.282,
     "resnet50_v1_5": 4.089,
 }
-SMALL = {"num_classes": 5, "width": 8}
 KEY = jax.random.key(0, impl="rbg")  # compiles several times faster than the default
 
 
@@ -91,8 +87,8 @@ def test_counts_of_the_imagenet_networks(depth):
     params, stats = IMAGENET[depth]
     check_counts(f"resnet{depth}", params["B"], stats)
     check_counts(f"resnet{depth}_v1_5", params["B"], stats)
-    for shortcut, count in params.items():
-        check_counts(f"resnet{depth}", count, shortcut=shortcut)
+    for shortcut in ("A", "C"):
+        check_counts(f"resnet{depth}", params[shortcut], shortcut=shortcut)
 
 
 @pytest.mark.parametrize("depth", [18, 34])
@@ -156,13 +152,6 @@ def test_the_stride_of_a_bottleneck_is_on_the_1x1_in_v1_and_on_the_3x3_in_v1_5()
         block = f"stage{stage}.block1"
         assert [v1[f"{block}.conv{i}"][1] for i in (1, 2, 3)] == [before // 2] * 3
         assert [v1_5[f"{block}.conv{i}"][1] for i in (1, 2, 3)] == [before, *[before // 2] * 2]
-    assert model_fields("resnet18_v1_5", "pool_padding", "stride_on") == ((1, 1), "3x3")
-    assert model_fields("resnet18", "pool_padding", "stride_on") == ((0, 1), "1x1")
-
-
-def model_fields(name, *fields, **options):
-    model = create_model(name, **options)
-    return tuple(getattr(model, field) for field in fields)
 
 
 def test_names_of_the_submodules_are_an_interface():
@@ -202,23 +191,11 @@ def test_names_of_the_submodules_are_an_interface():
     }
 
 
-def test_list_models_is_sorted_and_complete():
-    expected = {f"resnet{d}{form}" for d in (18, 34, 50, 101, 152) for form in ("", "_v1_5")}
-    expected |= {"plain18", "plain34"}
-    expected |= {f"cifar_resnet{d}" for d in (8, 20, 32, 44, 56, 110, 1202)}
-    expected |= {f"cifar_plain{d}" for d in (20, 32, 44, 56, 110)}
-    names = resnet_jax.list_models()
-    assert names == sorted(names)
-    assert len(names) == len(set(names))
-    assert expected <= set(names)
-    family = re.compile(r"(cifar_)?(resnet|plain)\d+(_v1_5)?")
-    assert expected == {name for name in names if family.fullmatch(name)}
-
-
 def test_init_gives_the_same_params_and_batch_stats_whatever_train_is():
     # The groups fit neither this one image, nor is the axis of the replicas there.
-    model = ResNet((1, 1), bn_group_size=4, bn_axis_name="replicas", **SMALL)
-    images = jnp.ones((1, 32, 32, 3))
+    groups = {"bn_group_size": 4, "bn_axis_name": "replicas"}
+    model = create_model("cifar_resnet8", stage_sizes=(1,), width=2, **groups)
+    images = jnp.ones((1, 8, 8, 3))
     init = jax.jit(model.init, static_argnames="train")
     evaluating = init(KEY, images, train=False)
     training = init(KEY, images, train=True)
@@ -243,7 +220,7 @@ def test_kernels_start_with_the_variance_of_he_et_al():
 
 @pytest.mark.parametrize("block", [ResidualBlock, BottleneckBlock])
 def test_zero_init_residual_zeroes_the_last_scale_of_every_block_only(block):
-    model = ResNet((1, 2), block=block, zero_init_residual=True, **SMALL)
+    model = ResNet((1, 2), block=block, width=8, zero_init_residual=True)
 
     @jax.jit
     def scales():  # alone, so that nothing else has to be compiled
@@ -274,33 +251,6 @@ def test_logits_parameters_and_statistics_are_float32_whatever_the_arithmetic(tr
     assert {stage.dtype for stage in stages} == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        ResNet((1, 1), **SMALL),
-        ResNet((2, 1), block=ResidualBlock, stem="cifar", shortcut=None, **SMALL),
-    ],
-    ids=["bottleneck", "plain"],
-)
-def test_every_parameter_gets_a_gradient(model):
-    images = jax.random.normal(KEY, (4, 32, 32, 3))
-    variables = jax.jit(functools.partial(model.init, train=False))(KEY, images)
-
-    @jax.jit
-    def gradients(params):
-        def loss_of(params):
-            logits, _ = model.apply(
-                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
-            )
-            return -jax.nn.log_softmax(logits)[:, 0].mean()
-
-        return jax.grad(loss_of)(params)
-
-    for path, gradient in traverse_util.flatten_dict(gradients(variables["params"])).items():
-        assert np.isfinite(gradient).all(), path
-        assert np.any(gradient), path
-
-
 @pytest.mark.parametrize("pixels", [9, 12, 14, 17, 21, 32])  # the pool sees 5 6 7 9 11 16
 @pytest.mark.parametrize("padding", [(0, 1), (1, 1)])
 def test_max_pool_is_caffes_in_v1_and_torchs_in_v1_5(pixels, padding):
@@ -320,69 +270,7 @@ def test_max_pool_is_caffes_in_v1_and_torchs_in_v1_5(pixels, padding):
     np.testing.assert_array_equal(pooled[0], expected)
 
 
-def test_options_are_the_fields_of_the_module():
-    fields = model_fields("resnet18", "shortcut", "num_classes", shortcut="A", num_classes=10)
-    assert fields == ("A", 10)
-    assert model_fields("plain18", "shortcut", shortcut=None) == (None,)
-    assert model_fields("cifar_resnet20", "shortcut", "num_classes", "width") == ("A", 10, 16)
-    assert "shortcut" in model_options("resnet18")
-    assert "shortcut" not in model_options("plain18")
-    assert not {"name", "parent"} & model_options("resnet18")
-
-
 def test_a_network_made_from_lists_can_be_static_in_jit():
-    from_lists = ResNet([1, 1], pool_padding=[0, 1])
+    from_lists = ResNet([1, 1], pool_padding=[0, 1])  # pyrefly: ignore
     assert from_lists == ResNet((1, 1), pool_padding=(0, 1))
     assert hash(from_lists) == hash(ResNet((1, 1), pool_padding=(0, 1)))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: create_model("resnet51"), "there is no model 'resnet51'; did you mean resnet"),
-        (lambda: create_model("ResNet50"), "did you mean .*resnet50"),
-        (lambda: model_options("plain50"), "there is no model 'plain50'; did you mean .*plain18"),
-        (
-            lambda: create_model("resnet18", num_clases=10),
-            "there is no option of resnet18 'num_clases'; did you mean num_classes",
-        ),
-        (
-            lambda: create_model("plain18", shortcut="A"),
-            "plain18 has no option 'shortcut'; a network of another name has",
-        ),
-        (
-            lambda: create_model("plain18", shortcuts="A"),
-            "there is no option of plain18 'shortcuts'",
-        ),
-        (
-            lambda: create_model("resnet18", shortcut="a"),
-            "shortcut is 'a'; it must be one of 'A', 'B', 'C', None",
-        ),
-        (
-            lambda: create_model("resnet50", stride_on="2x2"),
-            "stride_on is '2x2'; it must be one of '1x1', '3x3'",
-        ),
-        (
-            lambda: create_model("resnet50", stem="mnist"),
-            "stem is 'mnist'; it must be one of 'imagenet', 'cifar'",
-        ),
-        (
-            lambda: create_model("resnet18", num_classes=0),
-            "num_classes is 0; it must be at least 1",
-        ),
-        (lambda: ResNet((1,), width=-16), "width is -16; it must be at least 1"),
-        (lambda: ResNet(()), r"stage_sizes is \(\); each stage needs at least one block"),
-        (lambda: ResNet([2, 0]), r"stage_sizes is \(2, 0\); each stage needs at least one block"),
-        *(
-            (
-                lambda group=group: create_model("resnet18", bn_group_size=group),
-                f"bn_group_size is {group!r}; it must be a positive number of images, "
-                "'global' or None",
-            )
-            for group in (0, -4, True, 2.0, "all")
-        ),
-    ],
-)
-def test_wrong_input_is_refused(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
