@@ -1,9 +1,12 @@
-"""An 8-layer residual network on handwritten digits that come with the package.
+"""An 8-layer residual network on the handwritten digits that come with the package.
 
-    python train.py --workdir /tmp/digits
-    python evaluate.py --workdir /tmp/digits
+    python train.py --workdir W
+    python evaluate.py --workdir W
 
-Data: 1,437 images of 8x8 pixels to train on and 360, by other writers, to test on, enlarged to 16.
+Data: 1,437 images of 8x8 pixels to train on and 360 to test on, enlarged to 12 pixels.
+
+Expected: 2.0% test error (1.4% to 2.5% over six seeds; one image is 0.28%), in half a minute on two
+cores without an accelerator.
 """
 
 from ml_collections import ConfigDict
@@ -15,12 +18,15 @@ def get_config() -> ConfigDict:
     """Returns the config."""
     config = base_config()
     config.model.name = "cifar_resnet8"
+    config.model.width = 32
     config.data.source = "digits"
-    config.data.image_size = 16
+    config.data.image_size = 12
     config.data.augment = "pad_crop"
-    config.batch_size = 128
-    config.total_steps = 400
-    config.schedule.boundaries = (200, 300)
+    config.data.padding = 1
+    config.batch_size = 64
+    config.total_steps = 500
+    config.optimizer.weight_decay = 5e-3
+    config.schedule.boundaries = (300, 420)
     config.log_every = 20
     config.eval_every = 100
     config.checkpoint_every = 100
