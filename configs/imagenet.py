@@ -39,7 +39,9 @@ def get_config(name: str = "resnet50") -> ConfigDict:
     config.data.source = "tfds"
     config.data.name = "imagenet2012"
     config.data.eval_split = "validation"
+    config.data.in_memory = False
     config.data.image_size = 224
+    config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
     config.data.statistics_examples = 50_000  # of which the mean image is made
 

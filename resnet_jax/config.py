@@ -21,6 +21,8 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 _LEAST = {
     "data.image_size": 1,
+    "data.workers": 1,
+    "data.statistics_examples": 1,
     "batch_size": 1,
     "eval_batch_size": 1,
     "total_steps": 1,
@@ -38,6 +40,7 @@ _LEAST = {
 _MAY_CHANGE = frozenset(
     {
         "data.path",
+        "data.workers",
         "parallel",
         "log_every",
         "eval_every",
@@ -72,14 +75,21 @@ def base_config() -> ConfigDict:
     config.model.bn_group_size = placeholder(object)  # images, or "global"; None: a replica
 
     config.data = ConfigDict()
-    config.data.source = "digits"
-    config.data.train_split = "train"
+    config.data.source = "digits"  # or "folder", "tfds"
+    config.data.name = placeholder(str)  # of tfds' data set: "cifar10", "name/config:version"
+    config.data.path = placeholder(str)  # the folder; or tfds' data_dir (None: tfds' own)
+    config.data.train_split = "train"  # and slices, as tfds writes them: "train[:45000]"
     config.data.eval_split = "test"
     config.data.image_size = 224  # pixels
-    config.data.augment = "none"
+    config.data.eval_resize = placeholder(int)  # of the shorter side before the crop; None: no crop
+    config.data.interpolation = "bilinear"  # or "bicubic"
+    config.data.in_memory = True  # decoded once; False: anew each time, with random crops if wanted
+    config.data.workers = placeholder(int)  # threads that decode; None: as many as cores
+    config.data.augment = "none"  # "pad_crop", "pad_crop_flip", "scale_jitter", "inception_crop"
     config.data.padding = 4  # pixels around an image, for the augmentations that pad and crop
     config.data.mean = "pixel"  # what is subtracted: the mean image ("pixel"), "channel" or "none"
     config.data.std = "channel"  # what is divided by: "channel" or "none"
+    config.data.statistics_examples = placeholder(int)  # that both are measured on; None: all
 
     config.batch_size = 256  # images of a step, over all devices
     config.eval_batch_size = placeholder(int)  # None: batch_size
@@ -148,6 +158,11 @@ def check(config: ConfigDict) -> None:
             raise InputError(f"profile is {wrong}; it has to be two steps, such as (100, 110)")
     if config.dtype not in DTYPES:
         raise unknown("dtype", config.dtype, DTYPES)
+    if config.data.in_memory and build_augmentation(config).crop is not None:
+        raise InputError(
+            f"data.augment {config.data.augment!r} crops images as they are decoded; it needs "
+            "data.in_memory to be False"
+        )
 
 
 def may_change(config: ConfigDict) -> frozenset[str]:
@@ -183,13 +198,34 @@ def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Modul
     return create_model(config.model.name, **{**fields, **options})
 
 
+def build_augmentation(config: ConfigDict) -> data.Augmentation:
+    """Returns what is done to the training images.
+
+    Raises:
+      InputError: There is no such augmentation, or a number is out of range.
+    """
+    return data.augmentation(
+        config.data.augment, image_size=config.data.image_size, padding=config.data.padding
+    )
+
+
 def load_images(config: ConfigDict, split: str) -> data.ImageSet:
     """Returns a split of the data of `config.data`.
 
     Raises:
       InputError: There is no such data or split.
     """
-    return data.load_images(config.data.source, split, config.data.image_size)
+    return data.load_images(
+        config.data.source,
+        split,
+        config.data.image_size,
+        name=config.data.name,
+        path=config.data.path,
+        in_memory=config.data.in_memory,
+        resize=config.data.eval_resize,
+        interpolation=config.data.interpolation,
+        workers=config.data.workers,
+    )
 
 
 def _fill(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:

@@ -1,43 +1,65 @@
 """Data: sources of examples, their order, augmentation, and batches.
 
-A `Source` has examples by index and an `ImageSet` images of one size; `Order` says which examples
-make the batch of a step and `Draws` gives their random numbers, both as pure functions of the seed
-and the step; `train_batches` and `eval_batches` put them together on the host as uint8, and
-`preprocess` does the arithmetic on the device.
+A `Source` has examples by index, encoded, and an `ImageSet` decodes, crops and resizes them to one
+size; `Order` says which examples make the batch of a step and `Draws` gives their random numbers,
+both as pure functions of the seed and the step; `train_batches` and `eval_batches` put them
+together on the host as uint8, and `preprocess` does the arithmetic on the device.
 """
 
 from resnet_jax.data.augment import Augmentation, augmentation
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
+from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
+from resnet_jax.data.decode import Interpolation, decode
 from resnet_jax.data.device import Statistics, preprocess
-from resnet_jax.data.digits import Digits
+from resnet_jax.data.digits import Digits, digits_splits
 from resnet_jax.data.draws import Draws
-from resnet_jax.data.images import ImageSet, MemoryImages
-from resnet_jax.data.load import load_images
+from resnet_jax.data.folder import FolderSplit, folder_splits
+from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
+from resnet_jax.data.load import load_images, load_source
 from resnet_jax.data.measure import measure_statistics, statistics_template
 from resnet_jax.data.order import Order
 from resnet_jax.data.prefetch import Prefetch, prefetch
+from resnet_jax.data.prepared import PreparedSplit, prepared_splits
 from resnet_jax.data.random_bits import Stream
 from resnet_jax.data.source import Example, Source
+from resnet_jax.data.splits import Splits, select
 
 __all__ = [
     "Augmentation",
     "Batch",
+    "Box",
+    "CentreCrop",
+    "Crops",
+    "DecodedImages",
     "Digits",
     "Draws",
     "Example",
+    "FolderSplit",
     "ImageSet",
+    "InceptionCrop",
+    "Interpolation",
     "MemoryImages",
     "Order",
     "Prefetch",
+    "PreparedSplit",
+    "RandomCrop",
+    "ScaleJitter",
     "Source",
+    "Splits",
     "Statistics",
     "Stream",
     "augmentation",
+    "decode",
+    "digits_splits",
     "eval_batches",
+    "folder_splits",
     "load_images",
+    "load_source",
     "measure_statistics",
     "prefetch",
+    "prepared_splits",
     "preprocess",
+    "select",
     "statistics_template",
     "train_batches",
 ]

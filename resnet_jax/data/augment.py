@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from resnet_jax.data.crops import Crops, InceptionCrop, RandomCrop, ScaleJitter
 from resnet_jax.data.draws import Draws
 from resnet_jax.data.random_bits import Stream
 from resnet_jax.errors import InputError, unknown
@@ -12,20 +13,27 @@ from resnet_jax.errors import InputError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each training image; `preprocess` does the arithmetic on the device.
+    """What is drawn for each training image.
 
     Attributes:
-      padding: Zeros put around the image, in pixels, before a crop of the image's own size; 0 is
-        no crop.
-      flip: Whether half of the images are mirrored, left to right.
+      crop: Which part of an image is read, for sets that are decoded as they are read; None is
+        the view for evaluation.
+      padding: Zeros put around what was read, in pixels, before a crop of its own size; 0 is no
+        crop. The device does it, in `preprocess`.
+      flip: Whether half of the images are mirrored, left to right; on the device too.
     """
 
+    crop: RandomCrop | None = None
     padding: int = 0
     flip: bool = False
 
     def __post_init__(self) -> None:
         if self.padding < 0:
             raise InputError(f"padding is 0 pixels or more, and {self.padding} is not")
+
+    def crops(self, draws: Draws) -> Crops | None:
+        """Returns which parts of the images of a batch are read, a box for each row of `draws`."""
+        return None if self.crop is None else self.crop(draws)
 
     def __call__(self, draws: Draws) -> dict[str, np.ndarray]:
         """Returns the arrays that travel in the batch, one row for each row of `draws`.
@@ -42,24 +50,33 @@ class Augmentation:
         return arrays
 
 
-_AUGMENTATIONS: Mapping[str, Callable[[int], Augmentation]] = {
-    "none": lambda padding: Augmentation(),
-    "pad_crop": lambda padding: Augmentation(padding=padding),
-    "pad_crop_flip": lambda padding: Augmentation(padding=padding, flip=True),
+_AUGMENTATIONS: Mapping[str, Callable[[int, int], Augmentation]] = {
+    "none": lambda size, padding: Augmentation(),
+    "pad_crop": lambda size, padding: Augmentation(padding=padding),
+    "pad_crop_flip": lambda size, padding: Augmentation(padding=padding, flip=True),
+    "scale_jitter": lambda size, padding: Augmentation(
+        crop=ScaleJitter(size, shortest=round(256 * size / 224), longest=round(480 * size / 224)),
+        flip=True,
+    ),
+    "inception_crop": lambda size, padding: Augmentation(crop=InceptionCrop(), flip=True),
 }
 
 
-def augmentation(name: str, *, padding: int = 4) -> Augmentation:
+def augmentation(name: str, *, image_size: int, padding: int = 4) -> Augmentation:
     """Returns the augmentation of this name.
 
     Args:
-      name: "none"; "pad_crop", for what must not be mirrored; or "pad_crop_flip", the paper's for
-        CIFAR-10 (section 4.2).
-      padding: Pixels of padding on each side, for those that crop.
+      name: "none"; "pad_crop", for what must not be mirrored; "pad_crop_flip", the paper's for
+        CIFAR-10 (section 4.2); "scale_jitter", the paper's for ImageNet (section 3.4: crops of 224
+        pixels of images whose shorter side is drawn from 256 to 480, here in proportion to
+        `image_size`); or "inception_crop", of random area and proportions. The last two mirror
+        too.
+      image_size: Height and width of the network's input, in pixels.
+      padding: Pixels of padding on each side, for those that pad.
 
     Raises:
-      InputError: There is no augmentation of this name, or the padding is negative.
+      InputError: There is no augmentation of this name, or a number is out of range.
     """
     if name not in _AUGMENTATIONS:
         raise unknown("augmentation", name, _AUGMENTATIONS)
-    return _AUGMENTATIONS[name](padding)
+    return _AUGMENTATIONS[name](image_size, padding)

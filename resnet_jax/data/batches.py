@@ -51,8 +51,8 @@ def train_batches(
 
     def batches() -> Iterator[Batch]:
         for step in range(start, stop):
-            pixels, labels = images.read(order.indices(step)[rows])
             draws = Draws(seed, step, batch_size, rows)
+            pixels, labels = images.read(order.indices(step)[rows], augmentation.crops(draws))
             yield {"image": pixels, "label": labels, **augmentation(draws)}
 
     return batches()
@@ -87,11 +87,10 @@ def eval_batches(images: ImageSet, *, batch_size: int, rows: slice) -> Iterator[
             present = wanted < len(images)
             pixels, labels = images.read(wanted[present])
             missing = len(wanted) - len(labels)
-            yield {
-                "image": np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0))),
-                "label": np.pad(labels, (0, missing)),
-                "mask": present.astype(np.float32),
-            }
+            if missing:
+                pixels = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
+                labels = np.pad(labels, (0, missing))
+            yield {"image": pixels, "label": labels, "mask": present.astype(np.float32)}
 
     return batches()
 

@@ -1,9 +1,12 @@
 """Real handwriting that comes with the package."""
 
+from functools import partial
+
 import numpy as np
 from etils import epath
 
 from resnet_jax.data.source import Example
+from resnet_jax.data.splits import Splits
 from resnet_jax.errors import unknown
 
 _SPLITS = {"train": slice(0, 1437), "test": slice(1437, 1797)}
@@ -52,3 +55,8 @@ class Digits:
             label=int(self._labels[position]),
             key=f"digits/{self._first + position:04}",
         )
+
+
+def digits_splits() -> Splits:
+    """Returns the splits, "train" and "test"."""
+    return {split: partial(Digits, split) for split in _SPLITS}

@@ -1,13 +1,15 @@
 """Sets of images of one size, from which batches are read."""
 
-import io
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
-from PIL import Image
 
-from resnet_jax.data.source import Example, Source
+from resnet_jax.data.crops import CentreCrop, Crops
+from resnet_jax.data.decode import Interpolation, check_interpolation, decode
+from resnet_jax.data.source import Source
+from resnet_jax.data.workers import Workers
 from resnet_jax.errors import InputError
 
 
@@ -21,88 +23,144 @@ class ImageSet(Protocol):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
+        """Height, width and channels of every image that is read."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(
-        self, indices: Integer[np.ndarray, "n"]
+        self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Returns the images and labels of these examples; there may be none."""
+        """Returns images and labels; there may be none.
+
+        Args:
+          indices: Which examples, from 0.
+          crops: Which part of each image, by its place in `indices`. None is the view for
+            evaluation: the centre, always the same.
+        """
         ...
 
 
-class MemoryImages:
-    """A source's images, decoded once and kept in memory: for data sets that fit into it.
+class DecodedImages:
+    """A source's images, decoded anew each time they are read: for data sets of any size.
 
-    Images of another size are resized to squares with Pillow's bilinear filter (which averages
-    over all the pixels it leaves out); images that are not square do not keep their proportions.
+    Every image has red, green and blue, which are the same where it is grey.
 
     Attributes:
       class_names: The names of the classes.
-      image_shape: Height, width and channels of every image.
+      image_shape: Height, width and channels of every image that is read.
     """
 
-    def __init__(self, source: Source, image_size: int) -> None:
-        """Decodes all of a source.
+    def __init__(
+        self,
+        source: Source,
+        image_size: int,
+        *,
+        resize: int | None = None,
+        interpolation: Interpolation = "bilinear",
+        workers: int | None = None,
+    ) -> None:
+        """Prepares to read; no image is decoded yet.
 
         Args:
           source: The images.
-          image_size: Their height and width from now on, in pixels.
+          image_size: Height and width of what is read, in pixels.
+          resize: Pixels of the shorter side before the centre is cropped for evaluation; by
+            default `image_size`.
+          interpolation: How images are resampled.
+          workers: Number of threads that decode; by default as many as there are cores. What is
+            read does not depend on it.
 
         Raises:
-          InputError: The size is not positive, the source is empty, an image cannot be decoded, or
-            some have other channels than the rest.
+          InputError: A number is out of range, the source is empty, or there is no such
+            interpolation.
         """
-        if image_size < 1:
-            raise InputError(f"an image size is at least 1 pixel, and {image_size} is not")
+        check_interpolation(interpolation)
+        self._centre = CentreCrop(image_size, image_size if resize is None else resize)
         if len(source) == 0:
             raise InputError("the data set has no examples")
-        channels = _decode(source[0]).shape[2]
         self.class_names = source.class_names
-        self.image_shape = (image_size, image_size, channels)
-        self._images = np.empty((len(source), *self.image_shape), np.uint8)
-        self._labels = np.empty(len(source), np.int32)
-        for index in range(len(source)):
-            example = source[index]
-            image = _decode(example)
-            if image.shape[2] != channels:
-                raise InputError(
-                    f"image {example.key} has {image.shape[2]} channels where the first one of "
-                    f"its data set has {channels}; all have to have the same"
-                )
-            self._images[index] = _resize(image, image_size)
-            self._labels[index] = example.label
+        self.image_shape = (image_size, image_size, 3)
+        self._source = source
+        self._interpolation: Interpolation = interpolation
+        self._workers = Workers(workers)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(
+        self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
+    ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
+        """Decodes images.
+
+        Args:
+          indices: Which examples, from 0.
+          crops: Which part of each image; None for the centre.
+
+        Returns:
+          The images, resampled to the set's size, and their labels.
+
+        Raises:
+          InputError: An image cannot be decoded; the message names it.
+        """
+        pixels, labels, _ = self.read_grey(indices, crops)
+        return pixels, labels
+
+    def read_grey(
+        self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
+    ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"], np.ndarray]:
+        """Returns what `read` does and, bool [n], which of the images are grey."""
+        crops = self._centre if crops is None else crops
+        pixels = np.empty((len(indices), *self.image_shape), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        grey = np.empty(len(indices), np.bool_)
+
+        def fill(row: int) -> None:
+            example = self._source[int(indices[row])]
+            grey[row] = decode(example, partial(crops, row), pixels[row], self._interpolation)
+            labels[row] = example.label
+
+        self._workers.each(fill, len(indices))
+        return pixels, labels, grey
+
+
+class MemoryImages:
+    """The images for evaluation of a set, kept in memory: for data sets that fit into it.
+
+    Attributes:
+      class_names: The names of the classes.
+      image_shape: Height, width and channels of every image: one channel where all images are
+        grey, else red, green and blue.
+    """
+
+    def __init__(self, images: DecodedImages) -> None:
+        """Decodes all of a set.
+
+        Args:
+          images: The set.
+
+        Raises:
+          InputError: An image cannot be decoded; the message names it.
+        """
+        self.class_names = images.class_names
+        pixels, self._labels, grey = images.read_grey(np.arange(len(images)))
+        self._images = pixels[..., :1].copy() if grey.all() else pixels
+        self.image_shape = (*images.image_shape[:2], self._images.shape[3])
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def read(
-        self, indices: Integer[np.ndarray, "n"]
+        self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Returns copies of the images and labels of these examples."""
+        """Returns copies of the images and labels of these examples.
+
+        Raises:
+          InputError: Parts of images are wanted; they are not there any more.
+        """
+        if crops is not None:
+            raise InputError(
+                "images are in memory at the size of the network's input, and have no random "
+                'crops; set data.in_memory to False, or take the augmentation "pad_crop_flip"'
+            )
         return self._images[indices], self._labels[indices]
-
-
-def _decode(example: Example) -> UInt8[np.ndarray, "h w c"]:
-    """Returns an example's pixels: one channel if it is grey, else red, green and blue."""
-    if isinstance(example.image, np.ndarray):
-        return example.image
-    try:
-        with Image.open(io.BytesIO(example.image)) as image:
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except OSError as error:
-        raise InputError(f"image {example.key} cannot be decoded: {error}") from error
-    return np.atleast_3d(pixels)
-
-
-def _resize(image: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "size size c"]:
-    if image.shape[:2] == (size, size):
-        return image
-    # Channel by channel, because Pillow has no images of any number of channels.
-    resized = [
-        np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BILINEAR))
-        for channel in np.moveaxis(image, -1, 0)
-    ]
-    return np.stack(resized, axis=-1)

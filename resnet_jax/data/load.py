@@ -2,25 +2,95 @@
 
 from collections.abc import Callable, Mapping
 
-from resnet_jax.data.digits import Digits
-from resnet_jax.data.images import ImageSet, MemoryImages
+from etils import epath
+
+from resnet_jax.data.decode import Interpolation
+from resnet_jax.data.digits import digits_splits
+from resnet_jax.data.folder import folder_splits
+from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
+from resnet_jax.data.prepared import prepared_splits
 from resnet_jax.data.source import Source
-from resnet_jax.errors import unknown
+from resnet_jax.data.splits import Splits, select
+from resnet_jax.errors import InputError, unknown
 
-_SOURCES: Mapping[str, Callable[[str], Source]] = {"digits": Digits}
 
-
-def load_images(source: str, split: str, image_size: int) -> ImageSet:
+def load_images(
+    source: str,
+    split: str,
+    image_size: int,
+    *,
+    name: str | None = None,
+    path: epath.PathLike | None = None,
+    in_memory: bool = True,
+    resize: int | None = None,
+    interpolation: Interpolation = "bilinear",
+    workers: int | None = None,
+) -> ImageSet:
     """Returns the images of a split of a data set.
 
     Args:
-      source: "digits".
-      split: A split that the source has: "train" or "test".
+      source: "digits", which come with the package; "folder", for `path/<split>/<class>/*`; or
+        "tfds", for what tensorflow_datasets has prepared.
+      split: The split, as `train`, or slices, as `train[:90%]` or `train[45000:]+test`.
       image_size: Height and width of the images, in pixels.
+      name: tfds: name of the data set, as `cifar10`, or `name/config:version`.
+      path: The folder, or where tfds keeps its data sets; by default its own place.
+      in_memory: Decode all images now and keep them, at `image_size`.
+      resize: Pixels of the shorter side before the centre is cropped for evaluation; by default
+        `image_size`.
+      interpolation: How images are resampled, "bilinear" or "bicubic".
+      workers: Number of threads that decode; by default as many as there are cores.
 
     Raises:
-      InputError: There is no such source, it has no such split, or the size is not positive.
+      InputError: There is no such source, data set or split, or a number is out of range.
+    """
+    images = DecodedImages(
+        load_source(source, split, name=name, path=path),
+        image_size,
+        resize=resize,
+        interpolation=interpolation,
+        workers=workers,
+    )
+    return MemoryImages(images) if in_memory else images
+
+
+def load_source(
+    source: str, split: str, *, name: str | None = None, path: epath.PathLike | None = None
+) -> Source:
+    """Returns the examples of a split of a data set, as they are stored.
+
+    Args:
+      source: As for `load_images`, and so are the others.
+      split: The split, or slices.
+      name: tfds: name of the data set.
+      path: The folder, or where tfds keeps its data sets.
+
+    Raises:
+      InputError: There is no such source, data set or split.
     """
     if source not in _SOURCES:
         raise unknown("data source", source, _SOURCES)
-    return MemoryImages(_SOURCES[source](split), image_size)
+    return select(split, _SOURCES[source](name, path), of=name or source)
+
+
+def _digits(name: str | None, path: epath.PathLike | None) -> Splits:
+    return digits_splits()
+
+
+def _folder(name: str | None, path: epath.PathLike | None) -> Splits:
+    if path is None:
+        raise InputError("data.path is not set; it is the folder with the images")
+    return folder_splits(path)
+
+
+def _tfds(name: str | None, path: epath.PathLike | None) -> Splits:
+    if name is None:
+        raise InputError("data.name is not set; it is the data set of tfds, such as cifar10")
+    return prepared_splits(name, path)
+
+
+_SOURCES: Mapping[str, Callable[[str | None, epath.PathLike | None], Splits]] = {
+    "digits": _digits,
+    "folder": _folder,
+    "tfds": _tfds,
+}

@@ -18,8 +18,10 @@ _CHUNK = 2**24
 """Pixel values read at a time: 16 MB, and 64 MB for their squares."""
 
 
-def measure_statistics(images: ImageSet, mean: MeanOf, std: StdOf) -> Statistics:
-    """Measures a set of images.
+def measure_statistics(
+    images: ImageSet, mean: MeanOf, std: StdOf, *, most: int | None = None
+) -> Statistics:
+    """Measures a set of images, in their view for evaluation.
 
     Sums are of whole numbers, and so exact: the result does not depend on how the images are read.
 
@@ -29,24 +31,29 @@ def measure_statistics(images: ImageSet, mean: MeanOf, std: StdOf) -> Statistics
         zeros.
       std: "channel" for the standard deviation of each channel's values about the mean of the
         channel (whatever `mean` is), "none" for ones.
+      most: How many examples are measured at most, evenly spaced over the set; by default all.
 
     Raises:
-      InputError: There is no such mean or standard deviation, the set is empty, or a channel is
-        the same everywhere, so that nothing can be divided by its standard deviation.
+      InputError: There is no such mean or standard deviation, the set or what is measured of it is
+        empty, or a channel is the same everywhere, so that nothing can be divided by its standard
+        deviation.
     """
     if mean not in get_args(MeanOf):
         raise unknown("mean of images", mean, get_args(MeanOf))
     if std not in get_args(StdOf):
         raise unknown("standard deviation of images", std, get_args(StdOf))
+    if most is not None and most < 1:
+        raise InputError(f"statistics are measured on at least 1 example, and {most} is not")
     height, width, channels = images.image_shape
     means = np.zeros(channels)
     stds = np.ones(channels)
     if (mean, std) != ("none", "none"):
-        sums, squares = _sums(images, squared=std == "channel")
+        examples = len(images) if most is None else min(most, len(images))
+        sums, squares = _sums(images, examples, squared=std == "channel")
         per_channel = sums.sum(axis=(0, 1))
-        count = len(images) * height * width
+        count = examples * height * width
         if mean == "pixel":
-            means = sums / len(images)
+            means = sums / examples
         elif mean == "channel":
             means = per_channel / count
         if std == "channel":
@@ -72,15 +79,16 @@ def statistics_template(image_shape: tuple[int, int, int], *, mean: MeanOf) -> S
     )
 
 
-def _sums(images: ImageSet, *, squared: bool) -> tuple[np.ndarray, np.ndarray]:
+def _sums(images: ImageSet, examples: int, *, squared: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sum of each pixel, uint64 [h, w, c], and of each channel's squares, [c]."""
     if len(images) == 0:
         raise InputError("a data set without examples has no mean")
     sums = np.zeros(images.image_shape, np.uint64)
     squares = np.zeros(images.image_shape[2], np.uint64)
     chunk = max(1, _CHUNK // sums.size)
-    for start in range(0, len(images), chunk):
-        pixels, _ = images.read(np.arange(start, min(start + chunk, len(images))))
+    for start in range(0, examples, chunk):
+        numbers = np.arange(start, min(start + chunk, examples))
+        pixels, _ = images.read(numbers * len(images) // examples)
         sums += pixels.sum(axis=0, dtype=np.uint64)
         if squared:
             squares += np.square(pixels, dtype=np.uint32).sum(axis=(0, 1, 2), dtype=np.uint64)

@@ -22,6 +22,7 @@ class Stream(enum.IntEnum):
     ORDER = 0
     CROP = 1
     FLIP = 2
+    BOX = 3
 
 
 def check_seed(seed: int) -> None:

@@ -21,7 +21,10 @@ class Example(NamedTuple):
 
 
 class Source(Protocol):
-    """Labelled images by index. A source knows nothing of order, batches or augmentation."""
+    """Labelled images by index. A source knows nothing of order, batches or augmentation.
+
+    Several threads may ask it for examples at the same time.
+    """
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from resnet_jax.data import (
     Batch,
     ImageSet,
     Statistics,
-    augmentation,
     measure_statistics,
     train_batches,
 )
@@ -68,7 +67,7 @@ class Run:
             replicas=replicas,
             train_images=train_images,
             eval_images=configs.load_images(config, config.data.eval_split),
-            augmentation=augmentation(config.data.augment, padding=config.data.padding),
+            augmentation=configs.build_augmentation(config),
             model=configs.build_model(config, len(train_images.class_names), bn_axis_name=AXIS),
             optimizer=make_optimizer(config.optimizer),
             schedule=make_schedule(config.schedule, config.total_steps),
@@ -84,8 +83,9 @@ class Run:
 
     def measure_statistics(self) -> Statistics:
         """Returns the mean of the training images, as the config wants it."""
+        config = self.config.data
         return measure_statistics(
-            self.train_images, mean=self.config.data.mean, std=self.config.data.std
+            self.train_images, mean=config.mean, std=config.std, most=config.statistics_examples
         )
 
     def train_step(self, statistics: Statistics) -> TrainStep:

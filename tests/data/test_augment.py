@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_jax import InputError
-from resnet_jax.data import Augmentation, Draws, Order, Stream, augmentation
+from resnet_jax.data import (
+    Augmentation,
+    Draws,
+    InceptionCrop,
+    Order,
+    ScaleJitter,
+    Stream,
+    augmentation,
+)
 
 
 @given(
@@ -16,7 +24,7 @@ from resnet_jax.data import Augmentation, Draws, Order, Stream, augmentation
     processes=st.sampled_from([1, 2, 4, 8]),
 )
 def test_draws_do_not_depend_on_the_number_of_processes(seed, step, share, processes):
-    policy = augmentation("pad_crop_flip")
+    policy = augmentation("pad_crop_flip", image_size=32)
     batch_size = share * processes
     whole = policy(Draws(seed, step, batch_size, slice(0, batch_size)))
     slices = [slice(first, first + share) for first in range(0, batch_size, share)]
@@ -27,9 +35,9 @@ def test_draws_do_not_depend_on_the_number_of_processes(seed, step, share, proce
 
 def test_augmentations_add_their_arrays_only():
     draws = Draws(seed=0, step=3, batch_size=8, rows=slice(2, 6))
-    assert augmentation("none")(draws) == {}
-    crop = augmentation("pad_crop")(draws)
-    both = augmentation("pad_crop_flip")(draws)
+    assert augmentation("none", image_size=32)(draws) == {}
+    crop = augmentation("pad_crop", image_size=32)(draws)
+    both = augmentation("pad_crop_flip", image_size=32)(draws)
     assert crop.keys() == {"crop_offset"}
     assert both.keys() == {"crop_offset", "flip"}
     assert (crop["crop_offset"].dtype, crop["crop_offset"].shape) == (np.int32, (4, 2))
@@ -40,7 +48,7 @@ def test_augmentations_add_their_arrays_only():
 
 def test_draws_are_equally_likely():
     rows = slice(0, 90_000)
-    arrays = augmentation("pad_crop_flip")(Draws(0, 0, rows.stop, rows))
+    arrays = augmentation("pad_crop_flip", image_size=32)(Draws(0, 0, rows.stop, rows))
     for counts in [
         *(np.bincount(offset, minlength=9) for offset in arrays["crop_offset"].T),
         np.bincount(arrays["crop_offset"] @ np.array([9, 1]), minlength=81),
@@ -54,7 +62,9 @@ def test_draws_are_equally_likely():
 
 def test_offsets_reach_both_ends():
     rows = slice(0, 2000)
-    offsets = augmentation("pad_crop", padding=2)(Draws(0, 0, 2000, rows))["crop_offset"]
+    offsets = augmentation("pad_crop", image_size=32, padding=2)(Draws(0, 0, 2000, rows))[
+        "crop_offset"
+    ]
     assert set(offsets.ravel().tolist()) == {0, 1, 2, 3, 4}
 
 
@@ -81,7 +91,7 @@ def test_draws_are_independent_of_the_order():
 def test_draws_stay_what_they_were():
     digest = hashlib.sha256()
     for step in range(3):
-        arrays = augmentation("pad_crop_flip")(Draws(7, step, 64, slice(0, 64)))
+        arrays = augmentation("pad_crop_flip", image_size=32)(Draws(7, step, 64, slice(0, 64)))
         digest.update(arrays["crop_offset"].astype("<i4").tobytes())
         digest.update(arrays["flip"].astype("u1").tobytes())
     assert arrays["crop_offset"][:3].tolist() == [[7, 2], [3, 2], [2, 4]]
@@ -89,14 +99,23 @@ def test_draws_stay_what_they_were():
 
 
 def test_names_stand_for_policies():
-    assert augmentation("none", padding=3) == Augmentation(padding=0, flip=False)
-    assert augmentation("pad_crop") == Augmentation(padding=4, flip=False)
-    assert augmentation("pad_crop_flip", padding=2) == Augmentation(padding=2, flip=True)
+    assert augmentation("none", image_size=32, padding=3) == Augmentation(padding=0, flip=False)
+    assert augmentation("pad_crop", image_size=32) == Augmentation(padding=4, flip=False)
+    assert augmentation("pad_crop_flip", image_size=32, padding=2) == Augmentation(
+        padding=2, flip=True
+    )
+    assert augmentation("scale_jitter", image_size=224) == Augmentation(
+        crop=ScaleJitter(224, 256, 480), flip=True
+    )
+    assert augmentation("scale_jitter", image_size=32).crop == ScaleJitter(32, 37, 69)
+    assert augmentation("inception_crop", image_size=32) == Augmentation(
+        crop=InceptionCrop(), flip=True
+    )
 
 
 def test_unknown_augmentation_is_refused():
     with pytest.raises(InputError) as error:
-        augmentation("pad_crop_flop")
+        augmentation("pad_crop_flop", image_size=32)
     assert "there is no augmentation 'pad_crop_flop'; did you mean pad_crop_flip" in str(
         error.value
     )
@@ -104,4 +123,4 @@ def test_unknown_augmentation_is_refused():
 
 def test_negative_padding_is_refused():
     with pytest.raises(InputError, match=r"^padding is 0 pixels or more, and -1 is not$"):
-        augmentation("pad_crop", padding=-1)
+        augmentation("pad_crop", image_size=32, padding=-1)

@@ -21,7 +21,8 @@ class Numbered:
     def __len__(self):
         return self._count
 
-    def read(self, indices):
+    def read(self, indices, crops=None):
+        assert crops is None
         assert ((indices >= 0) & (indices < self._count)).all()
         pixels = np.stack(np.divmod(indices, 256), axis=-1).astype(np.uint8)
         return pixels.reshape(-1, 1, 1, 2), (indices % 2).astype(np.int32)
@@ -34,7 +35,7 @@ def number(batch):
 def train(count=100, batch_size=16, seed=0, start=0, stop=10, rows=None):
     return train_batches(
         Numbered(count),
-        augmentation("pad_crop_flip"),
+        augmentation("pad_crop_flip", image_size=1),
         batch_size=batch_size,
         seed=seed,
         start=start,

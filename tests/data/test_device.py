@@ -12,7 +12,7 @@ PADDING = 4
 
 def batch_of(name, n=N, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (n, H, W, C), dtype=np.uint8)
-    batch = {"image": pixels, **augmentation(name)(Draws(seed, 0, n, slice(0, n)))}
+    batch = {"image": pixels, **augmentation(name, image_size=H)(Draws(seed, 0, n, slice(0, n)))}
     return {name: jnp.asarray(array) for name, array in batch.items()}
 
 

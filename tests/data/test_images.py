@@ -6,6 +6,7 @@ from PIL import Image
 
 from resnet_jax import InputError
 from resnet_jax.data import (
+    DecodedImages,
     Digits,
     Example,
     MemoryImages,
@@ -28,6 +29,10 @@ class Listed:
 
     def __getitem__(self, index):
         return Example(self._images[index], index % 2, f"listed/{index}")
+
+
+def in_memory(source, size, **options):
+    return MemoryImages(DecodedImages(source, size, workers=2, **options))
 
 
 def noise(*shape, seed=0):
@@ -67,7 +72,7 @@ def test_digits_know_their_splits():
 
 def test_images_are_read_by_index():
     source = Digits("test")
-    images = MemoryImages(source, 8)
+    images = in_memory(source, 8)
     assert len(images) == 360
     assert images.image_shape == (8, 8, 1)
     assert images.class_names == source.class_names
@@ -80,18 +85,33 @@ def test_images_are_read_by_index():
     assert images.read(np.array([], np.int64))[0].shape == (0, 8, 8, 1)
 
 
-def test_resizing_is_pillows_bilinear():
+@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_resizing_is_pillows(name, size):
     colour = noise(9, 7, 3)
-    pixels, _ = MemoryImages(Listed(colour), 16).read(np.array([0]))
-    expected = Image.fromarray(colour).resize((16, 16), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(pixels[0], expected)
+    pixels, _ = in_memory(Listed(colour), size, interpolation=name).read(np.array([0]))
+    tall = size * 9 // 7
+    resized = Image.fromarray(colour).resize((size, tall), Image.Resampling[name.upper()])
+    top = round((tall - size) / 2)
+    expected = np.asarray(resized)[top : top + size].astype(int)
+    assert np.abs(pixels[0] - expected).max() <= 1, "the same but for rounding"
+
+
+def test_images_are_grey_if_all_are():
+    grey, colour = noise(4, 4, 1), noise(4, 4, 3)
+    assert in_memory(Listed(grey, png(grey[..., 0])), 4).image_shape == (4, 4, 1)
+    mixed = in_memory(Listed(grey, colour), 4)
+    assert mixed.image_shape == (4, 4, 3)
+    pixels, _ = mixed.read(np.array([0, 1]))
+    np.testing.assert_array_equal(pixels[0], np.repeat(grey, 3, axis=2))
+    np.testing.assert_array_equal(pixels[1], colour)
 
 
 def test_encoded_images_are_decoded():
     grey, colour = noise(6, 6), noise(6, 6, 3)
-    pixels, _ = MemoryImages(Listed(png(grey)), 6).read(np.array([0]))
+    pixels, _ = in_memory(Listed(png(grey)), 6).read(np.array([0]))
     np.testing.assert_array_equal(pixels[0, ..., 0], grey)
-    pixels, _ = MemoryImages(Listed(png(colour)), 6).read(np.array([0]))
+    pixels, _ = in_memory(Listed(png(colour)), 6).read(np.array([0]))
     np.testing.assert_array_equal(pixels[0], colour)
 
 
@@ -101,10 +121,9 @@ def test_encoded_images_are_decoded():
         ([noise(4, 4, 1)], 0, "an image size is at least 1 pixel, and 0 is not"),
         ([], 4, "the data set has no examples"),
         (
-            [noise(4, 4, 3), noise(4, 4, 1)],
+            [noise(4, 4, 3), noise(4, 4, 2)],
             4,
-            "image listed/1 has 1 channels where the first one of its data set has 3; all have to "
-            "have the same",
+            "image listed/1 has 2 channels; it has to have 1 or 3",
         ),
         ([b"no image"], 4, "image listed/0 cannot be decoded: cannot identify image file"),
         ([png(noise(64, 64))[:-500]], 4, "image listed/0 cannot be decoded: "),
@@ -112,7 +131,7 @@ def test_encoded_images_are_decoded():
 )
 def test_bad_images_are_refused(images, size, message):
     with pytest.raises(InputError) as error:
-        MemoryImages(Listed(*images), size)
+        in_memory(Listed(*images), size)
     assert str(error.value).startswith(message)
 
 
@@ -126,6 +145,8 @@ def test_load_images_by_name():
     ("source", "split", "message"),
     [
         ("digit", "train", "there is no data source 'digit'; did you mean digits?"),
+        ("folder", "train", "data.path is not set; it is the folder with the images"),
+        ("tfds", "train", "data.name is not set; it is the data set of tfds, such as cifar10"),
         ("digits", "tests", "there is no split of digits 'tests'; did you mean test?"),
     ],
 )
@@ -141,7 +162,7 @@ def test_unknown_names_are_refused(source, split, message):
 def test_statistics_equal_numpys(monkeypatch, mean, std, chunk):
     monkeypatch.setattr("resnet_jax.data.measure._CHUNK", chunk)
     pixels = noise(37, 5, 5, 3) // np.array([1, 2, 3], np.uint8)
-    statistics = measure_statistics(MemoryImages(Listed(*pixels), 5), mean, std)
+    statistics = measure_statistics(in_memory(Listed(*pixels), 5), mean, std)
     exact = pixels.astype(np.float64)
     means = {"pixel": exact.mean(0), "channel": exact.mean((0, 1, 2)), "none": np.zeros(3)}
     stds = {"channel": exact.std((0, 1, 2)), "none": np.ones(3)}
@@ -154,9 +175,25 @@ def test_statistics_equal_numpys(monkeypatch, mean, std, chunk):
 
 def test_statistics_of_one_example_are_exact():
     pixels = noise(2, 4, 4, 1)
-    mean, std = measure_statistics(MemoryImages(Listed(*pixels), 4), "pixel", "none")
+    mean, std = measure_statistics(in_memory(Listed(*pixels), 4), "pixel", "none")
     np.testing.assert_array_equal(mean, pixels.sum(0) / np.float32(2))
     np.testing.assert_array_equal(std, 1)
+
+
+@pytest.mark.parametrize("most", [1, 5, 36, 37, 1000])
+def test_statistics_of_some_are_of_evenly_spaced_ones(most):
+    pixels = noise(37, 5, 5, 3)
+    chosen = [number * 37 // most for number in range(most)] if most < 37 else slice(None)
+    statistics = measure_statistics(in_memory(Listed(*pixels), 5), "pixel", "channel", most=most)
+    expected = measure_statistics(in_memory(Listed(*pixels[chosen]), 5), "pixel", "channel")
+    for measured, wanted in zip(statistics, expected, strict=True):
+        np.testing.assert_array_equal(measured, wanted)
+
+
+def test_statistics_of_no_examples_are_refused():
+    images = in_memory(Listed(noise(4, 4, 1)), 4)
+    with pytest.raises(InputError, match=r"^statistics are measured on at least 1 example, and 0"):
+        measure_statistics(images, "pixel", "none", most=0)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +214,7 @@ def test_statistics_of_one_example_are_exact():
     ],
 )
 def test_wrong_statistics_are_refused(mean, std, message):
-    images = MemoryImages(Listed(np.full((4, 4, 1), 9, np.uint8)), 4)
+    images = in_memory(Listed(np.full((4, 4, 1), 9, np.uint8)), 4)
     with pytest.raises(InputError) as error:
         measure_statistics(images, mean, std)
     assert str(error.value) == message
@@ -191,7 +228,7 @@ def test_statistics_of_nothing_are_refused():
         def __len__(self):
             return 0
 
-        def read(self, indices):
+        def read(self, indices, crops=None):
             raise AssertionError("there is nothing to read")
 
     with pytest.raises(InputError, match=r"^a data set without examples has no mean$"):

@@ -1,0 +1,176 @@
+"""Which part of an image becomes the network's input: the geometry alone, without any pixels."""
+
+import dataclasses
+import math
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Int32
+
+from resnet_jax.data.draws import Draws
+from resnet_jax.data.random_bits import Stream
+from resnet_jax.errors import InputError
+
+_ONE = 2**31
+"""Random numbers are whole, and fractions of this."""
+
+_TRIES = 10
+
+
+class Box(NamedTuple):
+    """A rectangle of an image, in its pixels; it is resampled to the size that is wanted."""
+
+    left: float
+    upper: float
+    right: float
+    lower: float
+
+
+class Crops(Protocol):
+    """The boxes of the images of a batch."""
+
+    def __call__(self, row: int, height: int, width: int) -> Box:
+        """Returns a box.
+
+        Args:
+          row: The image's row of the batch.
+          height: Its height in pixels.
+          width: Its width in pixels.
+        """
+        ...
+
+
+class RandomCrop(Protocol):
+    """A way to draw boxes."""
+
+    def __call__(self, draws: Draws) -> Crops:
+        """Returns the boxes of the images of a batch, each a function of its draws and its size."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreCrop:
+    """The centre of an image whose shorter side was resized.
+
+    Attributes:
+      size: Height and width of the crop, in pixels.
+      resize: Pixels of the image's shorter side before it.
+    """
+
+    size: int
+    resize: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise InputError(f"an image size is at least 1 pixel, and {self.size} is not")
+        if self.resize < self.size:
+            raise InputError(f"images resized to {self.resize} pixels have no crop of {self.size}")
+
+    def __call__(self, row: int, height: int, width: int) -> Box:
+        """Returns the same box for every row."""
+        tall, wide = _resized(height, width, self.resize)
+        # Halves to even, as torchvision has it, so that its weights see what they know.
+        top, left = round((tall - self.size) / 2), round((wide - self.size) / 2)
+        return _box_in_resized(height, width, self.resize, top, left, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleJitter:
+    """The paper's crops (section 3.4): of a fixed size, of images of random size.
+
+    The shorter side is a whole number of pixels, each equally likely, and so is each place for the
+    crop.
+
+    Attributes:
+      size: Height and width of the crop, in pixels.
+      shortest: The least number of pixels of the image's shorter side.
+      longest: The greatest.
+    """
+
+    size: int
+    shortest: int
+    longest: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.shortest <= self.longest:
+            raise InputError(
+                f"images whose shorter side is from {self.shortest} to {self.longest} pixels have "
+                f"no crops of {self.size}"
+            )
+
+    def __call__(self, draws: Draws) -> Crops:
+        """Returns the boxes of the images of a batch."""
+        numbers = draws.integers(Stream.BOX, _ONE, per_example=3).tolist()
+
+        def crop(row: int, height: int, width: int) -> Box:
+            side_draw, top_draw, left_draw = numbers[row]
+            side = self.shortest + _below(side_draw, self.longest - self.shortest + 1)
+            tall, wide = _resized(height, width, side)
+            top = _below(top_draw, tall - self.size + 1)
+            left = _below(left_draw, wide - self.size + 1)
+            return _box_in_resized(height, width, side, top, left, self.size)
+
+        return crop
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionCrop:
+    """Crops of random area and proportions (Szegedy et al., arXiv 1409.4842, section 6).
+
+    As torchvision and timm have it: area and proportions are drawn up to ten times until the crop
+    fits into the image; then it is the centre, with the proportions brought into their range.
+
+    Attributes:
+      area: Least and greatest share of the image's area; uniformly distributed.
+      aspect: Least and greatest ratio of width to height; its logarithm is uniformly distributed.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __call__(self, draws: Draws) -> Crops:
+        """Returns the boxes of the images of a batch."""
+        per_example = 2 * _TRIES + 2
+        numbers = draws.integers(Stream.BOX, _ONE, per_example=per_example)
+        return lambda row, height, width: self._crop(numbers[row], height, width)
+
+    def _crop(self, numbers: Int32[np.ndarray, "draws"], height: int, width: int) -> Box:
+        *tries, top_draw, left_draw = numbers.tolist()
+        for area_draw, aspect_draw in zip(tries[::2], tries[1::2], strict=True):
+            area = height * width * _between(area_draw, *self.area)
+            aspect = math.exp(_between(aspect_draw, *map(math.log, self.aspect)))
+            wide, tall = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < wide <= width and 0 < tall <= height:
+                top = _below(top_draw, height - tall + 1)
+                left = _below(left_draw, width - wide + 1)
+                return Box(left, top, left + wide, top + tall)
+        narrowest, widest = self.aspect
+        wide = min(width, max(1, round(height * widest)))
+        tall = min(height, max(1, round(width / narrowest)))
+        top, left = (height - tall) // 2, (width - wide) // 2
+        return Box(left, top, left + wide, top + tall)
+
+
+def _resized(height: int, width: int, side: int) -> tuple[int, int]:
+    """Returns height and width after resizing the shorter one, the longer one rounded down."""
+    shorter = min(height, width)
+    return side * height // shorter, side * width // shorter
+
+
+def _box_in_resized(height: int, width: int, side: int, top: int, left: int, size: int) -> Box:
+    """Returns the box of the image that becomes a square of the resized image."""
+    tall, wide = _resized(height, width, side)
+    return Box(
+        left=left * width / wide,
+        upper=top * height / tall,
+        right=min((left + size) * width / wide, width),
+        lower=min((top + size) * height / tall, height),
+    )
+
+
+def _below(draw: int, bound: int) -> int:
+    return draw * bound // _ONE
+
+
+def _between(draw: int, least: float, greatest: float) -> float:
+    return least + (greatest - least) * (draw / _ONE)
