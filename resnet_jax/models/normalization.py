@@ -32,8 +32,9 @@ class BatchNorm(nn.Module):
       group_size: `None`: all images of this call (under a mapped axis, of a replica) are a group.
         An int: consecutive images form groups of this size, inside a call by a reshape, or across
         neighbouring replicas of `axis_name` where it is a multiple of the images of one.
-        `"global"`: all images of all replicas of `axis_name`.
-      axis_name: Mapped axis over which groups may span replicas; `None` where there is none.
+        `"global"`: all images of all replicas of `axis_name`, or of this call if there is none.
+      axis_name: Mapped axis over which groups may span replicas. Under a mapped axis that is not
+        named here, each replica is on its own whatever `group_size` is.
       dtype: Type of the output; statistics and parameters are float32 whatever it is.
       scale_init: Initialiser of the scale.
     """
@@ -86,7 +87,8 @@ class BatchNorm(nn.Module):
             return x.reshape(-1, self.group_size, *x.shape[1:]), None
         if self.axis_name is None:
             raise InputError(
-                f"bn_group_size {self.group_size} does not divide the batch of {images} images"
+                f"bn_group_size {self.group_size} does not divide the batch of {images} images; "
+                "groups span replicas only over a mapped axis that bn_axis_name names"
             )
         replicas = lax.axis_size(self.axis_name)
         span, rest = divmod(self.group_size, images)

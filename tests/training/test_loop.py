@@ -119,6 +119,48 @@ def test_a_wrong_config_is_refused_before_anything_is_written(tmp_path, changes,
     assert not list(tmp_path.iterdir())
 
 
+def test_shard_map_trains_as_pmap_does(finished, tmp_path):
+    workdir, state = finished
+    other = jax.device_get(train(tiny_config(parallel="shard_map"), tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, other, state)
+    assert rows(tmp_path / "run") == rows(workdir)
+
+
+def test_a_run_may_go_on_with_the_other_mapping(tmp_path):
+    train(tiny_config(total_steps=10), tmp_path / "run")
+    state = train(tiny_config(total_steps=20, parallel="shard_map"), tmp_path / "run")
+    assert state.step == 20
+
+
+def test_records_a_profile_and_keeps_compiled_programs(tmp_path):
+    config = tiny_config(total_steps=6, profile=(3, 4), compilation_cache=str(tmp_path / "cache"))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        train(config, tmp_path / "run")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_divides_on_a_plateau_as_if_it_had_not_been_interrupted(tmp_path):
+    changes = {
+        "schedule.name": "plateau",
+        "schedule.patience": 1,
+        "schedule.min_improvement": 100.0,  # nothing is ever an improvement
+        "eval_every": 5,
+    }
+    whole = train(tiny_config(**changes, total_steps=20), tmp_path / "whole")
+    train(tiny_config(**changes, total_steps=15), tmp_path / "parts")
+    parts = train(tiny_config(**changes, total_steps=20), tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(parts))
+    assert float(whole.plateau.scale) == pytest.approx(1e-3)
+    rates = [row["learning_rate"] for row in rows(tmp_path / "whole") if row["split"] == "train"]
+    assert rates == pytest.approx([0.1, 0.01, 0.001], rel=1e-5)
+    with pytest.raises(InputError, match="eval_every: 5 there, 6 here"):
+        train(tiny_config(**{**changes, "eval_every": 6}), tmp_path / "parts")
+
+
 def test_stays_at_most_two_steps_ahead_of_the_device(tmp_path, monkeypatch):
     """Each step's loss says when the loop waits for it."""
     waited, dispatched, lags = [], [], []
