@@ -129,6 +129,22 @@ class Replicas:
             )
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
+    def shard_shapes(self, shapes: PyTree) -> PyTree:
+        """Returns what `shard` makes of arrays of these shapes, as shapes.
+
+        Args:
+          shapes: `jax.ShapeDtypeStruct`s of whole global batches.
+        """
+
+        def sharded(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            if self._mapping == "shard_map":
+                return x
+            local = len(self._local)
+            share = x.shape[0] // self.count
+            return jax.ShapeDtypeStruct((local, share, *x.shape[1:]), x.dtype)
+
+        return jax.tree.map(sharded, shapes)
+
     def map(self, function: Callable, *, donate: bool = False) -> Callable:
         """Maps a function of one replica over all of them, and compiles it.
 

@@ -127,7 +127,7 @@ class Run:
         """Lets the network see a batch's shapes, so that what does not fit shows up now."""
         images = jnp.zeros((1, *self.train_images.image_shape))
         variables = jax.eval_shape(lambda: self.model.init(jax.random.key(0), images, train=False))
-        rows = self.replicas.rows(self.config.batch_size)
+        batch = jax.ShapeDtypeStruct((self.config.batch_size, *images.shape[1:]), jnp.float32)
 
         def forward(variables: PyTree, batch: PyTree) -> PyTree:
             return self.model.apply(
@@ -138,8 +138,4 @@ class Run:
                 rngs={"dropout": jax.random.key(0)},
             )
 
-        jax.eval_shape(
-            lambda v, b: self.replicas.map(forward)(v, self.replicas.shard(b)),
-            variables,
-            jax.ShapeDtypeStruct((rows.stop - rows.start, *images.shape[1:]), jnp.float32),
-        )
+        jax.eval_shape(self.replicas.map(forward), variables, self.replicas.shard_shapes(batch))

@@ -1,0 +1,100 @@
+"""Whole runs of two processes, two devices each, on one machine."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.tiny import tiny_flags
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def start(program, *arguments):
+    """Starts two processes of a program; the first is the one that speaks."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)}
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                ROOT / program,
+                *arguments,
+                f"--coordinator={address}",
+                "--num_processes=2",
+                f"--process_id={number}",
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=120) for process in processes]
+    return [process.returncode for process in processes], outputs
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("mapping", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)])
+def test_train_and_evaluate_as_one_process_does(tmp_path, mapping):
+    flags = tiny_flags(total_steps=10, parallel=mapping, **{"model.bn_group_size": 8})
+    statuses, outputs = finish(start("train.py", f"--workdir={tmp_path / 'two'}", *flags))
+    assert statuses == [0, 0], outputs
+    assert "4 x cpu" in outputs[0][1]
+    assert "in 2 processes" in outputs[0][1]
+    assert "step" not in outputs[1][1]
+
+    alone = subprocess.run(
+        [sys.executable, ROOT / "train.py", f"--workdir={tmp_path / 'one'}", *flags],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+    )
+    assert alone.returncode == 0
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert (one["step"], one["split"]) == (two["step"], two["split"])
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+
+    statuses, outputs = finish(start("evaluate.py", f"--workdir={tmp_path / 'two'}"))
+    assert statuses == [0, 0], outputs
+    found = json.loads(outputs[0][0].splitlines()[-1])  # Gloo writes to stdout, too
+    assert found["examples"] == 360
+    assert found["loss"] == pytest.approx(rows(tmp_path / "two")[-1]["loss"], rel=1e-6)
+    assert "{" not in outputs[1][0]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_ends_both_at_the_same_step_and_they_go_on(tmp_path):
+    flags = [f"--workdir={tmp_path / 'run'}", *tiny_flags(total_steps=3000, eval_every=1000)]
+    processes = start("train.py", *flags)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not (log.exists() and log.stat().st_size):
+        assert processes[0].poll() is None
+        time.sleep(0.1)
+    processes[1].send_signal(signal.SIGTERM)
+    statuses, outputs = finish(processes)
+    assert statuses == [75, 75], outputs
+    ends = [output[1].split("saved at step ")[1].split(";")[0] for output in outputs]
+    assert ends[0] == ends[1]
+
+    shorter = [flag for flag in flags if "total_steps" not in flag]
+    total = int(ends[0]) + 5
+    statuses, outputs = finish(start("train.py", *shorter, f"--config.total_steps={total}"))
+    assert statuses == [0, 0], outputs
+    assert f"going on from step {ends[0]}" in outputs[0][1]
+    assert rows(tmp_path / "run")[-1]["step"] == total
