@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 5e-3
     config.schedule.boundaries = (300, 420)
     config.log_every = 20
-    config.eval_every = 100
+    config.eval_every = 50
     config.checkpoint_every = 100
     return config
