@@ -9,7 +9,7 @@ together on the host as uint8, and `preprocess` does the arithmetic on the devic
 from resnet_jax.data.augment import Augmentation, augmentation
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
 from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
-from resnet_jax.data.decode import Interpolation, decode
+from resnet_jax.data.decode import Interpolation, decode_crop
 from resnet_jax.data.device import Statistics, preprocess
 from resnet_jax.data.digits import Digits, digits_splits
 from resnet_jax.data.draws import Draws
@@ -49,7 +49,7 @@ __all__ = [
     "Statistics",
     "Stream",
     "augmentation",
-    "decode",
+    "decode_crop",
     "digits_splits",
     "eval_batches",
     "folder_splits",

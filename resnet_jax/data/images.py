@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
 from resnet_jax.data.crops import CentreCrop, Crops
-from resnet_jax.data.decode import Interpolation, check_interpolation, decode
+from resnet_jax.data.decode import Interpolation, check_interpolation, decode_crop
 from resnet_jax.data.source import Source
 from resnet_jax.data.workers import Workers
 from resnet_jax.errors import InputError
@@ -117,7 +117,7 @@ class DecodedImages:
 
         def fill(row: int) -> None:
             example = self._source[int(indices[row])]
-            grey[row] = decode(example, partial(crops, row), pixels[row], self._interpolation)
+            grey[row] = decode_crop(example, partial(crops, row), pixels[row], self._interpolation)
             labels[row] = example.label
 
         self._workers.each(fill, len(indices))

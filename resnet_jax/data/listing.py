@@ -42,7 +42,10 @@ def folders_in(folder: epath.Path) -> tuple[str, ...]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
     else:
-        names = [path.name for path in folder.iterdir() if path.is_dir()]
+        paths = list(folder.iterdir())
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="listing") as pool:
+            are = pool.map(lambda path: path.is_dir(), paths)
+            names = [path.name for path, is_dir in zip(paths, are, strict=True) if is_dir]
     return tuple(sorted(name for name in names if not name.startswith(".")))
 
 

@@ -40,7 +40,7 @@ class PreparedSplit:
         """
         import tensorflow_datasets as tfds
 
-        features = builder.info.features
+        features = dict(builder.info.features.items())
         self._image, self._label = builder.info.supervised_keys or ("image", "label")
         classes = features.get(self._label)
         if not isinstance(features.get(self._image), tfds.features.Image) or not isinstance(
@@ -101,7 +101,9 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     except DatasetNotFoundError:
         raise _not_prepared(name, place) from None
     except ValueError as error:
-        raise InputError(f"{name!r} cannot be the name of a data set of tfds: {error}") from error
+        raise InputError(
+            f"{name!r} is no name of a data set of tfds; write it as 'name' or 'name/config:1.0.0'"
+        ) from error
     if file_adapters.FileFormat.ARRAY_RECORD not in builder.info.available_file_formats():
         raise InputError(
             f"{builder.data_dir} is no ArrayRecord, which has its examples at random access; "
@@ -115,10 +117,15 @@ def _not_prepared(name: str, place: epath.Path) -> InputError:
     import tensorflow_datasets as tfds
 
     base = name.split("/")[0].split(":")[0]
-    there = [info.parent.relative_to(place) for info in (place / base).rglob("dataset_info.json")]
-    if there:
-        names = sorted(f"{path.parent}:{path.name}" for path in there)
-        return InputError(f"tfds has not prepared {name} in {place}, but {', '.join(names)}")
+    infos = [
+        info
+        for versions in ("*", "*/*")  # without and with a config
+        for info in (place / base).glob(f"{versions}/dataset_info.json")
+    ]
+    if infos:
+        folders = sorted(info.parent.relative_to(place) for info in infos)
+        names = ", ".join(f"{folder.parent}:{folder.name}" for folder in folders)
+        return InputError(f"tfds has not prepared {name} in {place}; what is there is {names}")
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         return unknown("data set of tfds", base, known)

@@ -123,6 +123,8 @@ def _part(text: str, spec: str, lengths: Mapping[str, Callable[[], int]], of: st
         raise InputError(f"split {spec!r} cannot be read; {_SYNTAX}")
     name = match["name"]
     if name not in lengths:
+        if name == "all":
+            raise InputError(f"split {spec!r} cannot be read; only single splits have slices")
         raise unknown(f"split of {of}", name, lengths)
     length = lengths[name]()
     start, stop = 0, length
