@@ -121,7 +121,7 @@ class Checkpoints:
         self,
         step: int,
         items: Mapping[str, PyTree],
-        metadata: Mapping[str, JSON],
+        metadata: Mapping[str, object],
         *,
         metric: float | None,
     ) -> None:

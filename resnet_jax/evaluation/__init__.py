@@ -1,15 +1,18 @@
 """Protocols of evaluation, over the checkpoints of a run."""
 
 from resnet_jax.evaluation.checkpoint import (
+    Description,
     Evaluation,
     Trained,
     evaluate,
     restore,
+    same_classes,
     variables_template,
 )
 from resnet_jax.evaluation.single_crop import Errors, Evaluator, Variables
 
 __all__ = [
+    "Description",
     "Errors",
     "Evaluation",
     "Evaluator",
@@ -17,5 +20,6 @@ __all__ = [
     "Variables",
     "evaluate",
     "restore",
+    "same_classes",
     "variables_template",
 ]

@@ -1,7 +1,9 @@
 """Evaluation of a checkpoint of a run."""
 
+import itertools
 import json
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from ml_collections import ConfigDict
 from resnet_jax import config as configs
 from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
-from resnet_jax.data import Statistics, statistics_template
+from resnet_jax.data import ImageSet, Statistics, statistics_template
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.single_crop import Evaluator, Variables
 from resnet_jax.files import write_atomically
@@ -41,16 +43,32 @@ class Evaluation(NamedTuple):
     loss: float
 
 
+class Description(TypedDict):
+    """What a checkpoint says of itself, in JSON, beside its arrays: see `Trained`."""
+
+    config: dict[str, object]
+    class_names: Sequence[str]
+    image_shape: Sequence[int]
+
+
 class Trained(NamedTuple):
-    """What a checkpoint holds of a network.
+    """A network as a checkpoint holds it, with all it takes to use it.
 
     Attributes:
       step: Steps of training that it had.
+      config: The run's config.
+      class_names: What its logits stand for.
+      image_shape: Height, width and channels of its images.
+      model: The network.
       variables: Its `params` and `batch_stats`, on the host.
       statistics: What its images are normalised with.
     """
 
     step: int
+    config: ConfigDict
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    model: nn.Module
     variables: Variables
     statistics: Statistics
 
@@ -78,15 +96,17 @@ def evaluate(
     Raises:
       InputError: There is no such run, checkpoint or split.
     """
-    config = configs.complete(read_config(workdir))
+    trained = restore(workdir, which)
+    config = trained.config
     split = split or config.data.eval_split
     batch_size = batch_size or config.eval_batch_size or config.batch_size
     replicas = parallel.Replicas(mapping or config.parallel)
     images = configs.load_images(config, split)
-    model = configs.build_model(config, len(images.class_names))
+    same_classes(images, trained.class_names)
 
-    trained = restore(workdir, which, model, config, images.image_shape)
-    evaluator = Evaluator(model, images, trained.statistics, replicas, batch_size=batch_size)
+    evaluator = Evaluator(
+        trained.model, images, trained.statistics, replicas, batch_size=batch_size
+    )
     errors = evaluator(replicas.place(trained.variables))
     evaluation = Evaluation(trained.step, split, *errors)
     if parallel.is_primary():
@@ -95,39 +115,58 @@ def evaluate(
     return evaluation
 
 
-def restore(
-    workdir: epath.PathLike,
-    which: Which,
-    model: nn.Module,
-    config: ConfigDict,
-    image_shape: tuple[int, int, int],
-) -> Trained:
+def restore(workdir: epath.PathLike, which: Which = "newest") -> Trained:
     """Returns the network of a checkpoint, verified; nothing in the workdir is changed.
+
+    The run's data need not be there.
 
     Args:
       workdir: The run.
       which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
-      model: The network.
-      config: The run's config.
-      image_shape: Height, width and channels of its images.
 
     Raises:
-      InputError: There is no such checkpoint, or it is damaged or of another network.
+      InputError: There is no such run or checkpoint, or it is damaged.
     """
-    templates = {
-        "variables": variables_template(model, image_shape),
-        "measured": statistics_template(image_shape, mean=config.data.mean),
-    }
+    config = configs.complete(read_config(workdir))
     with Checkpoints(
         Layout(workdir).checkpoints,
         writable=False,
         primary=parallel.is_primary(),
         agree=parallel.agree,
     ) as checkpoints:
-        checkpoint = checkpoints.restore(which, templates)
-    if checkpoint is None:
-        raise InputError(f"{workdir} has no complete checkpoint; train.py writes the first one")
-    return Trained(checkpoint.step, checkpoint.items["variables"], checkpoint.items["measured"])
+        found = checkpoints.restore(which, {})
+        if found is None:
+            raise InputError(f"{workdir} has no complete checkpoint; train.py writes the first one")
+        description = cast(Description, found.metadata)
+        class_names = tuple(description["class_names"])
+        height, width, channels = description["image_shape"]
+        image_shape = (height, width, channels)
+        model = configs.build_model(config, len(class_names))
+        templates = {
+            "variables": variables_template(model, image_shape),
+            "measured": statistics_template(image_shape, mean=config.data.mean),
+        }
+        checkpoint = checkpoints.restore(found.step, templates)
+    assert checkpoint is not None, "a step that is missing is refused"
+    variables, statistics = checkpoint.items["variables"], checkpoint.items["measured"]
+    return Trained(found.step, config, class_names, image_shape, model, variables, statistics)
+
+
+def same_classes(images: ImageSet, class_names: Sequence[str]) -> None:
+    """Refuses images whose labels mean something else.
+
+    Raises:
+      InputError: Their classes are not these, in this order.
+    """
+    if tuple(images.class_names) == tuple(class_names):
+        return
+    there, here = len(class_names), len(images.class_names)
+    pairs = enumerate(itertools.zip_longest(class_names, images.class_names))
+    label, (old, new) = next((label, pair) for label, pair in pairs if pair[0] != pair[1])
+    raise InputError(
+        f"the images to evaluate on have other classes than those it was trained on ({here} and "
+        f"{there}): label {label} is {new!r} in the former and {old!r} in the latter"
+    )
 
 
 def variables_template(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:

@@ -12,7 +12,7 @@ from resnet_jax import config as configs
 from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data import Statistics, prefetch
-from resnet_jax.evaluation import Errors
+from resnet_jax.evaluation import Description, Errors
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.journal import Journal
 from resnet_jax.training.profile import Profile
@@ -152,7 +152,7 @@ class _Loop:
             f"{config.model.name}, {parameters:,} parameters, on {len(run.train_images):,} images "
             f"of {config.data.source}; {run.replicas}; in {self._workdir}"
         )
-        if start == config.total_steps:
+        if start >= config.total_steps:
             self._journal.note(f"the run is complete at step {start}; nothing to do")
         elif start:
             self._journal.note(f"going on from step {start}")
@@ -189,7 +189,11 @@ class _Loop:
             self._checkpoints.save(
                 step,
                 pack(self._run.replicas.as_global(state), self._statistics),
-                {"config": self._config.to_dict()},
+                Description(
+                    config=self._config.to_dict(),
+                    class_names=self._run.train_images.class_names,
+                    image_shape=self._run.train_images.image_shape,
+                ),
                 metric=None if errors is None else errors.top1_error,
             )
 

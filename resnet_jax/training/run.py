@@ -19,7 +19,7 @@ from resnet_jax.data import (
     measure_statistics,
     train_batches,
 )
-from resnet_jax.evaluation import Evaluator
+from resnet_jax.evaluation import Evaluator, same_classes
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Schedule, make_schedule
@@ -72,6 +72,7 @@ class Run:
             optimizer=make_optimizer(config.optimizer),
             schedule=make_schedule(config.schedule, config.total_steps),
         )
+        same_classes(run.eval_images, train_images.class_names)
         run._check_forward_pass()
         return run
 

@@ -76,9 +76,9 @@ class Plateau(struct.PyTreeNode):
       waited: Evaluations since then, or since the last division.
     """
 
-    scale: Float[Array | np.ndarray, ""]
-    best: Float[Array | np.ndarray, ""]
-    waited: Int[Array | np.ndarray, ""]
+    scale: Float[Array, ""] | np.float32
+    best: Float[Array, ""] | np.float32
+    waited: Int[Array, ""] | np.int32
 
     @classmethod
     def start(cls) -> Self:

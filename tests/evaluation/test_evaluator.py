@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from resnet_jax.data import Statistics, load_images
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import Evaluator, evaluate
+from resnet_jax.evaluation import Evaluator, evaluate, same_classes
 from resnet_jax.models import create_model
 from resnet_jax.parallel import Replicas
 
@@ -82,3 +82,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no workdir"):
         evaluate(tmp_path / "nothing")
     assert not list(tmp_path.iterdir())
+
+
+def test_other_classes_than_those_of_training_are_refused(images):
+    same_classes(images, [str(digit) for digit in range(10)])
+    with pytest.raises(InputError, match=r"\(10 and 9\): label 3 is '3' in the former and '4' in"):
+        same_classes(images, ["0", "1", "2", "4", "5", "6", "7", "8", "9"])
+    with pytest.raises(InputError, match=r"label 9 is '9' in the former and None in the latter"):
+        same_classes(images, [str(digit) for digit in range(9)])
