@@ -7,7 +7,7 @@ import os
 import pathlib
 import pkgutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
@@ -45,7 +45,7 @@ class Fault:
 
 
 def die() -> NoReturn:
-    """Ends the process as a power cut would, without a last word."""
+    """Ends the process at once: nothing is flushed, closed or handled."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("alive after SIGKILL")
 
@@ -84,13 +84,46 @@ def die_with_half_a_folder(function: Callable, folder: os.PathLike) -> None:
 
 def die_half_way(function: Callable, *args: Any, **kwargs: Any) -> Iterator[Any]:
     """For functions that return an iterator."""
-    items: Iterable[Any] = list(function(*args, **kwargs))
+    items = list(function(*args, **kwargs))
     yield from itertools.islice(items, len(items) // 2)
     die()
 
 
 def press_ctrl_c_twice(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Before and after the call."""
     signal.raise_signal(signal.SIGINT)
     result = function(*args, **kwargs)
     signal.raise_signal(signal.SIGINT)
     return result
+
+
+_LOG = "resnet_jax.training.metrics:MetricsLog.write"
+
+# The tiny run logs at 7, 14, 21, 28, 30; evaluates at 10, 20, 30; saves at 4, 8, 10, 12, 16, 20,
+# 24, 28, 30.
+FAULTS = {
+    "config half written": Fault("os:replace", "*|*/config.json", die_with_half_a_file),
+    "first save half written": Fault("os:rename", "*|*/4.*/training", die_before),
+    "manifest half written": Fault(
+        "os:replace", "*|*/checkpoints/10/manifest.json", die_with_half_a_file
+    ),
+    "evaluation half done": Fault(
+        "resnet_jax.evaluation.single_crop:eval_batches", "", die_half_way
+    ),
+    "save not in place": Fault("os:rename", "*|*/checkpoints/12", die_before),
+    "old save out of place": Fault("os:rename", "*|*/removing/*", die_after),
+    "old save half deleted": Fault("shutil:rmtree", "*/removing", die_with_half_a_folder),
+    "line half written": Fault(_LOG, "14|train", die_with_half_a_line),
+    "no manifest": Fault("os:rename", "*|*/checkpoints/16", die_after),
+    "save half written": Fault("os:rename", "*|*/20.*/training", die_before),
+    "evaluation not saved": Fault("resnet_jax.checkpoints:Checkpoints.save", "20", die_before),
+    "manifest written": Fault("os:replace", "*|*/checkpoints/20/manifest.json", die_after),
+    "line not saved": Fault(_LOG, "21|train", die_after),
+    "curves half drawn": Fault("os:replace", "*|*/curves.png", die_with_half_a_file),
+    "no manifest of the last": Fault("os:rename", "*|*/checkpoints/30", die_after),
+    # When a run goes on.
+    "lines half removed": Fault("os:replace", "*|*/metrics.jsonl", die_with_half_a_file),
+    "unfinished half deleted": Fault("shutil:rmtree", "*/12.*", die_with_half_a_folder),
+    "not yet set aside": Fault("os:rename", "*|*/set_aside/*", die_before),
+    "just set aside": Fault("os:rename", "*|*/set_aside/*", die_after),
+}

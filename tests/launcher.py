@@ -1,28 +1,27 @@
-"""Runs in processes of their own, and what they leave behind."""
+"""Runs in processes of their own."""
 
+import contextlib
 import dataclasses
 import functools
-import json
+import itertools
 import multiprocessing
 import os
 import pathlib
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 import jax
-import numpy as np
 import pytest
 
-from resnet_jax import config as configs
-from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.training import train
-from resnet_jax.training.run import Run
-from resnet_jax.training.saved import templates
 from tests.faults import Fault
-from tests.tiny import tiny_config
-from tests.training.test_tensorboard import scalars
+from tests.outcomes import Outcome
+from tests.tiny import tiny_config, tiny_flags
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PATIENCE = 120.0  # seconds
@@ -33,25 +32,32 @@ class Trainer:
     """A process that trains.
 
     Attributes:
-      process: It.
+      pid: Its number.
+      status: Returns its exit status, minus a signal if that ended it; None while it runs.
       output: What it says on the terminal.
     """
 
-    process: ForkServerProcess
+    pid: int
+    status: Callable[[], int | None]
     output: pathlib.Path
-
-    def wait(self) -> int:
-        """Returns its exit status when it has ended; minus a signal if that ended it."""
-        self.process.join(_PATIENCE)
-        assert self.process.exitcode is not None, f"still running: {self.said()}"
-        return self.process.exitcode
 
     def said(self) -> str:
         return self.output.read_text() if self.output.exists() else ""
 
     def wait_until_said(self, text: str) -> None:
-        wait_until(lambda: text in self.said() or not self.process.is_alive())
-        assert text in self.said()
+        _wait_until(lambda: text in self.said() or self.status() is not None)
+        assert text in self.said(), self.said()
+
+    def send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Returns its exit status when it has ended."""
+        _wait_until(lambda: self.status() is not None)
+        status = self.status()
+        assert status is not None
+        return status
 
 
 class Launcher:
@@ -62,23 +68,13 @@ class Launcher:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
-        self._count = 0
+        self._compiled = folder / "compiled"
+        self._outputs = itertools.count(1)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg"])
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", os.fspath(_ROOT), prepend=os.pathsep)
             forkserver.ensure_running()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What makes another program compute as these processes do."""
-        return {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "2",
-            "JAX_COMPILATION_CACHE_DIR": os.fspath(self._folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
 
     def start(
         self,
@@ -89,25 +85,47 @@ class Launcher:
         **overrides: object,
     ) -> Trainer:
         """Starts a trainer of `tiny_config(**overrides)`."""
-        self._count += 1
-        output = self._folder / f"output-{self._count}"
+        output = self._output()
         settings = {
             "jax_platforms": "cpu",
             "jax_num_cpu_devices": devices,
-            "jax_compilation_cache_dir": os.fspath(self._folder / "compiled"),
+            "jax_compilation_cache_dir": os.fspath(self._compiled),
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
         process = self._context.Process(
-            target=_train, args=(workdir, overrides, fault, settings, output)
+            target=_train, args=(workdir, overrides, fault, settings, output), daemon=True
         )
         process.start()
-        return Trainer(process, output)
+        assert process.pid is not None
+        return Trainer(process.pid, lambda: process.exitcode, output)
 
-    def finish(self, workdir: pathlib.Path, **options: object) -> str:
+    def start_command(self, workdir: pathlib.Path) -> Trainer:
+        """Starts `python train.py` for `tiny_config()`."""
+        output = self._output()
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "train.py", "--workdir", workdir, *tiny_flags()],
+                cwd=_ROOT,
+                env={
+                    **os.environ,
+                    "JAX_PLATFORMS": "cpu",
+                    "JAX_NUM_CPU_DEVICES": "2",
+                    "JAX_COMPILATION_CACHE_DIR": os.fspath(self._compiled),
+                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                },
+                stdout=file,
+                stderr=file,
+            )
+        return Trainer(process.pid, process.poll, output)
+
+    def finish(self, workdir: pathlib.Path, **options: Any) -> str:
         """Starts a trainer, waits for its end, which has to be a good one; returns what it said."""
         trainer = self.start(workdir, **options)
         assert trainer.wait() == 0, trainer.said()
         return trainer.said()
+
+    def _output(self) -> pathlib.Path:
+        return self._folder / f"output-{next(self._outputs)}"
 
 
 def _train(
@@ -127,87 +145,47 @@ def _train(
     train(tiny_config(**overrides), workdir)
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """All that a run leaves, but for times and names that differ in any two runs.
-
-    Attributes:
-      files: Names of the files outside of checkpoints and events, and of what lies beside the
-        former.
-      config: `config.json`.
-      metrics: `metrics.jsonl`.
-      curves: `report/curves.png`.
-      scalars: What TensorBoard shows, but for speeds.
-      checkpoints: For each step the bytes of every leaf, by its name.
-    """
-
-    files: list[str]
-    config: bytes
-    metrics: bytes
-    curves: bytes
-    scalars: list[tuple[int, str, float]]
-    checkpoints: dict[int, dict[str, bytes]]
-
-    @classmethod
-    def of(cls, workdir: pathlib.Path) -> "Outcome":
-        """Reads it; every checkpoint is verified."""
-        outside = [workdir, workdir / "report", workdir / "checkpoints"]
-        files = [path for folder in outside for path in folder.iterdir()]
-        config = (workdir / "config.json").read_bytes()
-        wanted = _templates(config)
-        leaves = {}
-        with Checkpoints(workdir / "checkpoints", writable=False) as checkpoints:
-            for step in checkpoints.steps():
-                checkpoint = checkpoints.restore(step, wanted)
-                assert checkpoint is not None
-                assert checkpoint.metadata == {"config": json.loads(config)}
-                leaves[step] = _named_leaves(checkpoint.items)
-        return cls(
-            files=sorted(str(p.relative_to(workdir)) for p in files if p.name != "set_aside"),
-            config=config,
-            metrics=(workdir / "metrics.jsonl").read_bytes(),
-            curves=(workdir / "report" / "curves.png").read_bytes(),
-            scalars=[
-                entry
-                for entry in scalars(workdir / "tensorboard")
-                if not entry[1].endswith("images_per_second")
-            ],
-            checkpoints=leaves,
-        )
-
-
-@functools.cache
-def _templates(config: bytes) -> dict:
-    return templates(Run.from_config(configs.complete(json.loads(config))))
-
-
-def _named_leaves(tree: object) -> dict[str, bytes]:
-    return {
-        f"{jax.tree_util.keystr(path)}: {leaf.dtype}{leaf.shape}": np.asarray(leaf).tobytes()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
+def _wait_until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + _PATIENCE
     while not holds():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="session")
-def launcher(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
-    return Launcher(tmp_path_factory.mktemp("launcher"))
+# Each module that imports a fixture has its own; what they return is made once for a session.
 
 
-@pytest.fixture(scope="session")
-def finished(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The workdir of a run that was never interrupted; only to be read."""
-    workdir = tmp_path_factory.mktemp("finished") / "workdir"
-    launcher.finish(workdir)
+@functools.cache
+def _launcher(session: pathlib.Path) -> Launcher:
+    folder = session / "launcher"
+    folder.mkdir()
+    return Launcher(folder)
+
+
+@functools.cache
+def _finished(session: pathlib.Path) -> pathlib.Path:
+    workdir = session / "finished"
+    _launcher(session).finish(workdir)
     return workdir
 
 
+@functools.cache
+def _reference(session: pathlib.Path) -> Outcome:
+    return Outcome.of(_finished(session))
+
+
 @pytest.fixture(scope="session")
-def reference(finished: pathlib.Path) -> Outcome:
-    return Outcome.of(finished)
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    return _launcher(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The workdir of a run that was never interrupted; only to be read."""
+    return _finished(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What that run has left."""
+    return _reference(tmp_path_factory.getbasetemp())

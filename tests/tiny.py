@@ -28,15 +28,18 @@ def tiny_config(**overrides: object) -> ConfigDict:
 
     Args:
       **overrides: What is to be different; nested keys as in `**{"model.width": 8}`.
-
-    Raises:
-      KeyError: There is no such key.
     """
     config = base_config()
     config.update_from_flattened_dict({**_VALUES, **overrides})
     return config
 
 
+def get_config() -> ConfigDict:
+    """Returns the same, for `train.py --config tests/tiny.py`."""
+    return tiny_config()
+
+
 def tiny_flags(**overrides: object) -> list[str]:
-    """Returns the same as flags of `train.py`, which change `configs/digits.py`."""
-    return [f"--config.{key}={value}" for key, value in {**_VALUES, **overrides}.items()]
+    """Returns the same as flags of `train.py`."""
+    changes = [f"--config.{key}={value}" for key, value in overrides.items()]
+    return [f"--config={__file__}", *changes]

@@ -49,8 +49,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
     run = Run.from_config(config)
     primary = parallel.is_primary()
+    layout = Layout(workdir)
+    # What a new run starts from is looked for before anything is written.
+    beginning = None if layout.config_path.exists() else run.begin()
     with contextlib.ExitStack() as stack:
-        layout = Layout(workdir)
         if primary:
             values = config.to_dict()
             stack.enter_context(Workdir(workdir, values, may_change=configs.may_change(config)))
@@ -64,7 +66,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             )
         )
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
-        state, statistics = _start(run, checkpoints)
+        state, statistics = _start(run, checkpoints, beginning)
         journal = stack.enter_context(
             Journal(
                 layout if primary else None,
@@ -78,11 +80,14 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
         return loop.run(state)
 
 
-def _start(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Statistics]:
+def _start(
+    run: Run, checkpoints: Checkpoints, beginning: tuple[TrainState, Statistics] | None
+) -> tuple[TrainState, Statistics]:
     """Returns where the run was left, or its beginning."""
     saved = checkpoints.restore("newest", templates(run))
     if saved is None:
-        return run.replicas.place(run.init_state()), run.measure_statistics()
+        state, statistics = beginning or run.begin()
+        return run.replicas.place(state), statistics
     state, statistics = unpack(saved.items, run)
     return run.replicas.place(state), statistics
 
