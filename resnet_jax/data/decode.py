@@ -57,9 +57,10 @@ def decode_crop(
             width, height = image.size
             box = place(height, width)
             factor = _reduction(box, out.shape)
-            drafted = image.draft(None, (width // factor, height // factor))
-            if drafted is not None:  # it is a JPEG
-                box = _reduced(box, drafted[1][2] / width, image)
+            if factor > 1:
+                drafted = image.draft(None, (width // factor, height // factor))
+                if drafted is not None:  # it is a JPEG
+                    box = _reduced(box, drafted[1][2] / width, image)
             grey = image.mode in ("1", "L")
             wanted = "L" if grey else "RGB"
             whole = image if image.mode == wanted else image.convert(wanted)

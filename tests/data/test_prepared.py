@@ -268,14 +268,11 @@ def test_a_run_on_imagenet_as_its_builder_prepares_it(tmp_path):
     write_imagenet(tmp_path / "data", {"train": 20, "validation": 9})
     config = tiny_config(
         **{
-            "model.name": "resnet18",
-            "model.width": 4,
             "data.source": "tfds",
             "data.name": "imagenet2012",
             "data.path": str(tmp_path / "data"),
             "data.eval_split": "validation",
-            "data.image_size": 32,
-            "data.eval_resize": 36,
+            "data.eval_resize": 9,
             "data.in_memory": False,
             "data.augment": "scale_jitter",
             "data.statistics_examples": 10,
