@@ -74,6 +74,11 @@ def base_config() -> ConfigDict:
     config.model.bn_epsilon = placeholder(float)
     config.model.bn_group_size = placeholder(object)  # images, or "global"; None: a replica
 
+    config.init = ConfigDict()  # fine-tuning
+    config.init.source = placeholder(str)  # a workdir, a file of weights, or an id of a hub
+    config.init.new = ("head",)  # modules that start anew
+    config.init.freeze = ()  # modules that stay as they are, their batch normalisation too
+
     config.data = ConfigDict()
     config.data.source = "digits"  # or "folder", "tfds"
     config.data.name = placeholder(str)  # of tfds' data set: "cifar10", "name/config:version"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jaxtyping import PyTree
@@ -17,14 +18,17 @@ from resnet_jax.data import (
     ImageSet,
     Statistics,
     measure_statistics,
+    statistics_template,
     train_batches,
 )
+from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Evaluator, same_classes
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Schedule, make_schedule
 from resnet_jax.training.state import TrainState, init_state
 from resnet_jax.training.step import TrainStep, make_train_step
+from resnet_jax.training.transfer import freeze, known_modules, read_source, transfer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +73,13 @@ class Run:
             eval_images=configs.load_images(config, config.data.eval_split),
             augmentation=configs.build_augmentation(config),
             model=configs.build_model(config, len(train_images.class_names), bn_axis_name=AXIS),
-            optimizer=make_optimizer(config.optimizer),
+            optimizer=freeze(make_optimizer(config.optimizer), config.init.freeze),
             schedule=make_schedule(config.schedule, config.total_steps),
         )
         same_classes(run.eval_images, train_images.class_names)
         run._check_forward_pass()
+        params = jax.eval_shape(run.init_state).params
+        known_modules(config.init.freeze, params, "init.freeze")
         return run
 
     def init_state(self) -> TrainState:
@@ -81,6 +87,26 @@ class Run:
         return init_state(
             self.model, self.optimizer, self.train_images.image_shape, self.config.seed
         )
+
+    def begin(self) -> tuple[TrainState, Statistics]:
+        """Returns the state before the first step, with what the run takes over from another one.
+
+        Raises:
+          InputError: What it should take over cannot be read, or does not fit.
+        """
+        state = self.init_state()
+        if self.config.init.source is None:
+            return state, self.measure_statistics()
+        source = read_source(self.config.init.source)
+        variables = transfer(self.model, state.variables, source, self.config.init.new)
+        wanted = statistics_template(self.train_images.image_shape, mean=self.config.data.mean)
+        if source.statistics.mean.shape not in (wanted.mean.shape, wanted.std.shape):
+            raise InputError(
+                f"init.source has a mean of shape {source.statistics.mean.shape}, and this run one "
+                f"of shape {wanted.mean.shape}; data.mean and data.image_size have to fit it"
+            )
+        mean = np.broadcast_to(source.statistics.mean, wanted.mean.shape)
+        return state.replace(**variables), Statistics(mean, source.statistics.std)
 
     def measure_statistics(self) -> Statistics:
         """Returns the mean of the training images, as the config wants it."""
@@ -98,6 +124,7 @@ class Run:
             statistics,
             padding=self.augmentation.padding,
             label_smoothing=self.config.label_smoothing,
+            frozen=self.config.init.freeze,
             seed=self.config.seed,
         )
         return self.replicas.map(step, donate=True)

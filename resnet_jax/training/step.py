@@ -1,6 +1,6 @@
 """One step of training, as one replica takes it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,10 @@ from resnet_jax.data import Statistics, preprocess
 from resnet_jax.parallel import AXIS
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.transfer import frozen_statistics, keep_statistics, stop_gradients
+
+AUXILIARY_WEIGHT = 0.3
+"""Of the loss of each auxiliary head (Szegedy et al., arXiv 1409.4842, section 5)."""
 
 StepMetrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, StepMetrics]]
@@ -26,13 +30,15 @@ def make_train_step(
     *,
     padding: int,
     label_smoothing: float,
+    frozen: Sequence[str],
     seed: int,
 ) -> TrainStep:
     """Returns the step of one replica: `(state, its share of the batch) -> (state, metrics)`.
 
     It has to be mapped over the axis `parallel.AXIS`. One reduction over the replicas carries
     gradients, batch statistics and metrics together; the new state and the metrics (`loss`, in
-    nats; `top1_error`, a share; `learning_rate`) are the same on all of them.
+    nats; `top1_error`, a share; `learning_rate`) are the same on all of them. The loss is what is
+    minimised: where a network sows `auxiliary_logits`, their cross-entropies take part in it.
 
     Args:
       model: The network.
@@ -42,6 +48,8 @@ def make_train_step(
       padding: Pixels around an image that random crops may take in.
       label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al.,
         arXiv 1512.00567, section 7).
+      frozen: Modules whose parameters get no gradient, and whose batch normalisation uses its
+        running statistics.
       seed: Decides what a network draws in training, dropout say.
     """
 
@@ -52,14 +60,20 @@ def make_train_step(
         rngs = {"dropout": jax.random.fold_in(key, lax.axis_index(AXIS))}
 
         def loss_of(params):
-            logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs=rngs,
-            )
+            with frozen_statistics(frozen):
+                logits, updates = model.apply(
+                    {
+                        "params": stop_gradients(params, frozen),
+                        "batch_stats": state.batch_stats,
+                    },
+                    images,
+                    train=True,
+                    mutable=["batch_stats", "auxiliary_logits"],
+                    rngs=rngs,
+                )
             loss = cross_entropy(logits, labels, label_smoothing)
+            for auxiliary in jax.tree.leaves(updates.get("auxiliary_logits", {})):
+                loss += AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, label_smoothing)
             return loss, (logits, updates.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
@@ -69,6 +83,7 @@ def make_train_step(
         gradients, batch_stats, loss, top1_error = lax.pmean(
             (gradients, batch_stats, loss, top1_error), AXIS
         )
+        batch_stats = keep_statistics(batch_stats, state.batch_stats, frozen)
 
         learning_rate = schedule(state.step) * state.plateau.scale
         direction, opt_state = optimizer.update(gradients, state.opt_state, state.params)

@@ -40,6 +40,7 @@ def take_steps(devices, steps, *, mapping="pmap", counter=None, **options):
         STATISTICS,
         padding=1,
         label_smoothing=0.0,
+        frozen=(),
         seed=0,
     )
 

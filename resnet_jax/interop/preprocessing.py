@@ -1,0 +1,213 @@
+"""What has to be done to an image before a network sees it, as its weights were made with."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias, cast
+
+import numpy as np
+from jaxtyping import Float32
+
+from resnet_jax.data import Interpolation, Statistics
+from resnet_jax.data.decode import check_interpolation
+from resnet_jax.errors import InputError
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+_PILLOW = {2: "bilinear", 3: "bicubic"}
+_CONVNEXT_SQUASHES = 384
+
+
+class Preprocessing(NamedTuple):
+    """How images become a network's input: resize, crop the centre, subtract, divide.
+
+    Attributes:
+      image_size: Height and width of the crop, in pixels.
+      resize: Pixels of the shorter side before it.
+      interpolation: How it is resized.
+      mean: What is subtracted from each channel, for images of 0 to 1.
+      std: What the difference is divided by, in the same units.
+      mean_image: What is subtracted instead of `mean`, for images of 0 to 255; None for most.
+    """
+
+    image_size: int = 224
+    resize: int = 256
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean_image: Float32[np.ndarray, "h w c"] | None = None
+
+    def statistics(self) -> Statistics:
+        """Returns what the data room subtracts and divides by."""
+        mean = 255 * np.array(self.mean) if self.mean_image is None else self.mean_image
+        std = 255 * np.array(self.std)
+        return Statistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+
+def of_statistics(
+    statistics: Statistics, *, image_size: int, resize: int, interpolation: Interpolation
+) -> Preprocessing:
+    """Returns the preprocessing of a run.
+
+    Args:
+      statistics: What the run subtracts and divides by.
+      image_size: Height and width of its images for evaluation, in pixels.
+      resize: Pixels of their shorter side before the crop.
+      interpolation: How they are resized.
+    """
+    mean = np.asarray(statistics.mean, np.float64)
+    return Preprocessing(
+        image_size,
+        resize,
+        interpolation,
+        mean=tuple((mean.reshape(-1, mean.shape[-1]).mean(0) / 255).tolist()),
+        std=tuple((np.asarray(statistics.std, np.float64) / 255).tolist()),
+        mean_image=np.asarray(statistics.mean) if mean.ndim == 3 else None,
+    )
+
+
+def of_timm(config: Mapping[str, Json]) -> Preprocessing:
+    """Returns the preprocessing of a `pretrained_cfg` of timm, for its training size.
+
+    Raises:
+      InputError: It has none that the data room has.
+    """
+    try:
+        size = int(config["input_size"][-1])  # pyrefly: ignore
+        if config.get("crop_mode", "center") != "center":
+            raise ValueError(f"crop_mode is {config['crop_mode']!r}")
+        resize = math.floor(size / float(config.get("crop_pct", 0.875)))  # pyrefly: ignore
+        return _checked(size, resize, config["interpolation"], config["mean"], config["std"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise _unknown("timm's pretrained_cfg", error) from error
+
+
+def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
+    """Returns the preprocessing of a `preprocessor_config.json` of Hugging Face.
+
+    Raises:
+      InputError: It has none that the data room has.
+    """
+    try:
+        for step in ("do_resize", "do_normalize", "do_rescale"):
+            if not config.get(step, True):
+                raise ValueError(f"{step} is {config[step]}")
+        if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255):  # pyrefly: ignore
+            raise ValueError(f"rescale_factor is {config['rescale_factor']}")
+        interpolation = _PILLOW[int(config.get("resample", 3))]  # pyrefly: ignore
+        processor = config.get("image_processor_type", config.get("feature_extractor_type"))
+        resize = _side(config["size"])
+        if "crop_size" in config and config.get("do_center_crop", True):
+            size = _side(config["crop_size"])
+        elif str(processor).startswith("ConvNext") and resize < _CONVNEXT_SQUASHES:
+            # The processor that the published ResNets name: one number, and a share of it.
+            size, crop = resize, float(config.get("crop_pct") or 224 / 256)  # pyrefly: ignore
+            resize = int(size / crop)
+        else:
+            raise ValueError(f"images are squashed to {resize} pixels by {processor}")
+        return _checked(size, resize, interpolation, config["image_mean"], config["image_std"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise _unknown("preprocessor_config.json", error) from error
+
+
+def of_json(config: Mapping[str, Json]) -> Preprocessing:
+    """Returns what `to_json` wrote.
+
+    Raises:
+      InputError: It did not write this.
+    """
+    try:
+        return _checked(*(config[field] for field in Preprocessing._fields[:5]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise _unknown("the metadata", error) from error
+
+
+def to_json(preprocessing: Preprocessing) -> dict[str, Json]:
+    """Returns the preprocessing as JSON, without the mean image."""
+    fields = preprocessing._replace(mean_image=None)._asdict()
+    del fields["mean_image"]
+    return json.loads(json.dumps(fields))
+
+
+def to_timm(preprocessing: Preprocessing) -> dict[str, Json]:
+    """Returns the part of timm's `pretrained_cfg` that says how images are prepared."""
+    size, resize = preprocessing.image_size, preprocessing.resize
+    crop = size / resize
+    if math.floor(size / crop) < resize:  # by the last bit
+        crop = math.nextafter(crop, 0)
+    return {
+        "input_size": [len(preprocessing.mean), size, size],
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": crop,
+        "crop_mode": "center",
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+    }
+
+
+def to_hugging_face(preprocessing: Preprocessing) -> dict[str, Json]:
+    """Returns a `preprocessor_config.json` of Hugging Face."""
+    size = preprocessing.image_size
+    return {
+        # The processor that resizes and crops by two numbers of their own.
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": preprocessing.resize},
+        "resample": {name: number for number, name in _PILLOW.items()}[preprocessing.interpolation],
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
+
+
+def _checked(size: Json, resize: Json, interpolation: Json, mean: Json, std: Json) -> Preprocessing:
+    check_interpolation(str(interpolation))
+    match mean, std:
+        case [*means], [*stds] if len(means) == len(stds):
+            pass
+        case _:
+            raise ValueError(f"mean is {mean!r} and std is {std!r}")
+    result = Preprocessing(
+        _positive(size),
+        _positive(resize),
+        cast(Interpolation, interpolation),
+        tuple(_number(x) for x in means),
+        tuple(_number(x) for x in stds),
+    )
+    if result.resize < result.image_size or min(result.std) <= 0:
+        raise ValueError(f"{result.resize} pixels have no crop of {result.image_size}")
+    return result
+
+
+def _positive(value: Json) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no number of pixels")
+    return value
+
+
+def _number(value: Json) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
+def _side(size: Json) -> int:
+    match size:
+        case {"shortest_edge": side} | {"height": side}:
+            if isinstance(size, dict) and size.get("width", side) != side:
+                raise ValueError(f"size is {size}")
+            return _positive(side)
+        case side:
+            return _positive(side)
+
+
+def _unknown(where: str, error: Exception) -> InputError:
+    wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    return InputError(
+        f"{where} describes no preprocessing that is known here ({wrong}); give one explicitly"
+    )

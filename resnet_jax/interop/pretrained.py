@@ -1,0 +1,111 @@
+"""Networks with the weights that someone has trained."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from flax import traverse_util
+from jaxtyping import Float32, PyTree
+
+from resnet_jax.errors import InputError
+from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.preprocessing import Preprocessing
+from resnet_jax.interop.read import read_weights
+from resnet_jax.interop.weights import Variables, of_variables
+from resnet_jax.interop.write import write_weights
+from resnet_jax.models import ResNet
+
+
+class Pretrained(NamedTuple):
+    """A network, ready to use: `network.apply(variables, images, train=False)`.
+
+    Attributes:
+      network: The network.
+      variables: Its `params` and `batch_stats`, float32, on the host.
+      preprocessing: What images have to go through to become its input.
+      source: Where it comes from.
+    """
+
+    network: ResNet
+    variables: dict[str, PyTree[Float32[np.ndarray, "..."]]]
+    preprocessing: Preprocessing
+    source: str
+
+
+def load_pretrained(
+    source: epath.PathLike,
+    *,
+    num_classes: int | None = None,
+    dialect: DialectName | None = None,
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Pretrained:
+    """Returns a network with weights of torchvision, timm, Hugging Face or our own.
+
+    Its form is recognised: depth, block, width and number of classes by the arrays. Which
+    convolution has the stride and how the max-pool is padded is said by files that were written
+    here and by Hugging Face's config; for the others it is v1.5, as it is in torchvision and timm.
+
+    Args:
+      source: A file of safetensors; a file of PyTorch (`.pth`), which is read without running
+        anything that is in it; a folder with `model.safetensors` and perhaps `config.json` and
+        `preprocessor_config.json`; or an id of the Hugging Face hub, `owner/name` or
+        `owner/name@revision`, for which the package `huggingface_hub` has to be installed.
+      num_classes: Classes of a new head, which starts at zero; by default the head is the
+        source's.
+      dialect: Whose names the source has; by default it is recognised.
+      preprocessing: What images have to go through; by default what the source says, or what is
+        usual with it.
+      **options: Fields of `ResNet`, such as `stride_on`, `dtype` or `bn_group_size`, before those
+        that were recognised.
+
+    Raises:
+      InputError: There is no such source, it cannot be read, or its arrays are those of no
+        network; the message has the first names and shapes that differ.
+    """
+    weights = read_weights(source, dialect=dialect, preprocessing=preprocessing, **options)
+    network = weights.network
+    flat = {
+        name: np.ascontiguousarray(array, np.float32).reshape(array.shape)
+        for name, array in weights.arrays.items()
+        if not name.startswith("batches_tracked/")
+    }
+    if num_classes is not None:
+        if num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; it must be at least 1")
+        network = network.clone(num_classes=num_classes)
+        features = flat["params/head/kernel"].shape[0]
+        flat["params/head/kernel"] = np.zeros((features, num_classes), np.float32)
+        flat["params/head/bias"] = np.zeros(num_classes, np.float32)
+    variables = traverse_util.unflatten_dict(flat, sep="/")
+    return Pretrained(network, variables, weights.preprocessing, weights.source)
+
+
+def save_pretrained(
+    network: ResNet,
+    variables: Variables,
+    destination: epath.PathLike,
+    *,
+    to: DialectName,
+    preprocessing: Preprocessing | None = None,
+    force: bool = False,
+) -> None:
+    """Writes a network as a library has it.
+
+    Args:
+      network: The network.
+      variables: Its `params` and `batch_stats`.
+      destination: A file `NAME.safetensors`, which torch's `load_state_dict` takes once
+        `safetensors.torch.load_file` has read it; or a folder to be made, with the configs from
+        which timm and transformers make the network.
+      to: The library, or "resnet_jax" for our own names.
+      preprocessing: What images have to go through; by default what is usual for ImageNet.
+      force: Write even where the library's network would compute something else, because it pads
+        the max-pool or places the stride in another way.
+
+    Raises:
+      InputError: The variables are not the network's, the library has no such network, or there
+        is something at the destination.
+    """
+    weights = of_variables(network, variables, preprocessing or Preprocessing(), "the network")
+    write_weights(weights, destination, to, force=force)

@@ -1,0 +1,74 @@
+"""Files of safetensors: arrays by name, and strings by name."""
+
+import json
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from resnet_jax.errors import InputError
+from resnet_jax.files import write_atomically
+
+_DTYPES: Mapping[str, np.dtype] = {
+    name: np.dtype(dtype)
+    for name, dtype in {
+        "F64": np.float64,
+        "F32": np.float32,
+        "F16": np.float16,
+        "BF16": jnp.bfloat16,
+        "I64": np.int64,
+        "I32": np.int32,
+        "I16": np.int16,
+        "I8": np.int8,
+        "U8": np.uint8,
+        "BOOL": np.bool_,
+    }.items()
+}
+
+
+def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns the arrays and the metadata of a file.
+
+    Args:
+      path: The file.
+
+    Raises:
+      InputError: It is no such file, or is damaged.
+    """
+    path = epath.Path(path)
+    content = path.read_bytes()
+    try:
+        # It compares what the header claims with the length of the content.
+        views = safetensors.deserialize(content)
+        arrays = {}
+        for name, view in views:
+            if 0 in view["shape"] or view["dtype"] not in _DTYPES:
+                raise InputError(
+                    f"{path} cannot be read: {name} is of type {view['dtype']} and shape "
+                    f"{tuple(view['shape'])}"
+                )
+            flat = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
+            arrays[name] = flat.reshape(view["shape"])
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    return arrays, json.loads(header).get("__metadata__") or {}
+
+
+def write_safetensors(
+    path: epath.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Writes a file; until it is whole, nobody finds it.
+
+    Args:
+      path: The file.
+      arrays: What it holds, by name.
+      metadata: Strings beside them.
+    """
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # A scalar became a row of one.
+    contiguous = {name: a.reshape(arrays[name].shape) for name, a in contiguous.items()}
+    write_atomically(path, safetensors.numpy.save(contiguous, dict(metadata)))

@@ -1,0 +1,183 @@
+"""Fine-tuning: what a run takes over from another network, and what of it stays as it is."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import traverse_util
+from jaxtyping import PyTree
+
+from resnet_jax import interop
+from resnet_jax.data import Statistics
+from resnet_jax.errors import InputError, unknown
+from resnet_jax.evaluation import Variables, restore
+from resnet_jax.models import BatchNorm
+from resnet_jax.workdir import Layout
+
+# Fields that change what a network computes, but not the shapes of its parameters.
+_FORM = ("shortcut", "stride_on", "pool_padding", "stem", "bn_epsilon")
+
+
+class Source(NamedTuple):
+    """What is taken over.
+
+    Attributes:
+      model: The network.
+      variables: Its `params` and `batch_stats`, on the host.
+      statistics: What its images are normalised with.
+    """
+
+    model: nn.Module
+    variables: Variables
+    statistics: Statistics
+
+
+def read_source(source: str) -> Source:
+    """Returns the network of the newest checkpoint of a workdir, or foreign weights.
+
+    Args:
+      source: A workdir, or what `resnet_jax.interop.load_pretrained` takes.
+
+    Raises:
+      InputError: There is nothing there, or it cannot be read.
+    """
+    if Layout(source).checkpoints.exists():
+        trained = restore(source)
+        return Source(trained.model, trained.variables, trained.statistics)
+    pretrained = interop.load_pretrained(source)
+    return Source(pretrained.network, pretrained.variables, pretrained.preprocessing.statistics())
+
+
+def transfer(model: nn.Module, fresh: Variables, source: Source, new: Sequence[str]) -> Variables:
+    """Returns the variables of a network, those of another in place of its own.
+
+    Args:
+      model: The network.
+      fresh: Its own variables.
+      source: The other network; all of its variables have to find their place.
+      new: Modules, such as `head` or `stage4/block3`, that keep their own.
+
+    Raises:
+      InputError: The two networks compute something else with the same parameters, a variable is
+        missing, left over or of another shape, or no module is called as `new` says.
+    """
+    for field in _FORM:
+        here, there = getattr(model, field, None), getattr(source.model, field, None)
+        if here != there:
+            raise InputError(
+                f"init.source holds a network with {field} {there!r} and this one has {here!r}: "
+                f"the same parameters would compute something else; set model.{field}"
+            )
+    known_modules(new, fresh["params"], "init.new")
+    return {
+        collection: _transfer(fresh[collection], source.variables[collection], new)
+        for collection in ("params", "batch_stats")
+    }
+
+
+def _transfer(fresh: PyTree, source: PyTree, new: Sequence[str]) -> PyTree:
+    fresh = traverse_util.flatten_dict(fresh, sep="/")
+    source = traverse_util.flatten_dict(source, sep="/")
+    merged = {}
+    for path in dict.fromkeys([*fresh, *source]):
+        if _is_below(path, new):
+            if path in fresh:
+                merged[path] = fresh[path]
+            continue
+        here, there = (
+            f"of shape {tuple(tree[path].shape)}" if path in tree else "absent"
+            for tree in (fresh, source)
+        )
+        if here != there:
+            raise InputError(
+                f"init.source does not fit: {path} is {there} in it, and {here} here; "
+                "name in init.new the modules that are to start anew"
+            )
+        merged[path] = jnp.asarray(source[path])
+    return traverse_util.unflatten_dict(merged, sep="/")
+
+
+def known_modules(modules: Sequence[str], params: PyTree, key: str) -> None:
+    """Refuses names of modules that a network does not have.
+
+    Raises:
+      InputError: One of `modules` is the beginning of no parameter's name.
+    """
+    names = traverse_util.flatten_dict(params, sep="/")
+    paths = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, 9)}
+    for module in modules:
+        if module not in paths:
+            raise unknown(f"module of {key}", module, paths - set(names))
+
+
+def freeze(
+    optimizer: optax.GradientTransformation, modules: Sequence[str]
+) -> optax.GradientTransformation:
+    """Returns an optimiser that leaves the parameters of some modules as they are."""
+    if not modules:
+        return optimizer
+
+    def labels(params: PyTree) -> PyTree:
+        trained = jax.tree.map(lambda _: "trained", params)
+        return _map_below(lambda _: "frozen", trained, modules)
+
+    return optax.multi_transform({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+
+
+def stop_gradients(params: PyTree, modules: Sequence[str]) -> PyTree:
+    """Returns the parameters, those of some modules as constants: no backward pass comes there."""
+    return _map_below(jax.lax.stop_gradient, params, modules)
+
+
+def keep_statistics(new: PyTree, old: PyTree, modules: Sequence[str]) -> PyTree:
+    """Returns the new running statistics, but of some modules the old ones.
+
+    These are new only by the rounding of an average over replicas that all have the same.
+    """
+    flat_old = traverse_util.flatten_dict(old, sep="/")
+    flat_new = traverse_util.flatten_dict(new, sep="/")
+    chosen = {
+        name: flat_old[name] if _is_below(name, modules) else leaf
+        for name, leaf in flat_new.items()
+    }
+    return traverse_util.unflatten_dict(chosen, sep="/") if modules else new
+
+
+@contextlib.contextmanager
+def frozen_statistics(modules: Sequence[str]):
+    """Makes the batch normalisation of some modules use its running statistics in training."""
+
+    def intercept(
+        call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        module = context.module
+        if (
+            isinstance(module, BatchNorm)
+            and context.method_name == "__call__"
+            and _is_below("/".join(module.path), modules)
+        ):
+            kwargs = {**kwargs, "train": False}
+        return call(*args, **kwargs)
+
+    if not modules:
+        yield
+        return
+    with nn.intercept_methods(intercept):
+        yield
+
+
+def _is_below(path: str, modules: Sequence[str]) -> bool:
+    return any(path == module or path.startswith(f"{module}/") for module in modules)
+
+
+def _map_below(function: Callable[[Any], Any], params: PyTree, modules: Sequence[str]) -> PyTree:
+    """Applies a function to the leaves of some modules."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    mapped = {
+        path: function(leaf) if _is_below(path, modules) else leaf for path, leaf in flat.items()
+    }
+    return traverse_util.unflatten_dict(mapped, sep="/")
