@@ -15,6 +15,7 @@ from resnet_jax.training.interruption import EXIT_INTERRUPTED, Interrupted
 
 EXIT_DIVERGED = 1
 EXIT_INPUT = 2
+EXIT_STOPPED = 130  # as shells report SIGINT
 
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
@@ -48,7 +49,8 @@ def run(main: Callable[[], object]) -> None:
     """Runs a program: parses the flags, joins the other processes, ends with a status of its own.
 
     The status is 0 when the work is done, 2 when the input was wrong, 75 when a signal ended the
-    run after it was saved (the same command goes on), 1 for everything else.
+    run after it was saved (the same command goes on), 130 when a second Ctrl-C did before that, 1
+    for everything else.
     """
 
     def start(arguments: list[str]) -> None:
@@ -65,6 +67,10 @@ def run(main: Callable[[], object]) -> None:
             _end(error, EXIT_INTERRUPTED)
         except DivergedError as error:
             _end(error, EXIT_DIVERGED)
+        except KeyboardInterrupt:
+            _end(
+                "stopped at once; the same command goes on from the newest checkpoint", EXIT_STOPPED
+            )
 
     app.run(start, flags_parser=_parse)
 
@@ -82,7 +88,7 @@ def _parse(arguments: list[str]) -> list[str]:
     return rest
 
 
-def _end(error: Exception, status: int = EXIT_INPUT) -> NoReturn:
+def _end(error: Exception | str, status: int = EXIT_INPUT) -> NoReturn:
     name = pathlib.Path(sys.argv[0]).name
     print(f"{name}: {error}", file=sys.stderr)
     sys.exit(status)
