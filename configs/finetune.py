@@ -1,0 +1,49 @@
+r"""Fine-tuning on a folder of photos, from a run of one's own or from weights of others.
+
+    python train.py --workdir W --config configs/finetune.py:resnet50_v1_5 \
+        --config.init.source=resnet50.safetensors --config.data.path=root
+
+Names: any that `resnet_jax.list_models()` has; torchvision's, timm's and Hugging Face's weights are
+of `resnet18_v1_5` to `resnet152_v1_5`. The source is another run's workdir, or whatever
+`resnet_jax.interop.load_pretrained` takes: a file of safetensors or `.pth`, or an id of the hub.
+
+Data: `root/{train,val}/<class>/*`, JPEG or PNG.
+
+The head starts anew and everything is trained, with a tenth of the rate that one would start from
+nothing with. To keep the first stages as they are, their batch normalisation too:
+`--config.init.freeze="('stem','stage1','stage2')"`.
+
+Expected: depends on the data. As a check of the method: a `cifar_resnet8` that was trained on five
+classes of CIFAR-10 and fine-tuned on the other five is better than one that had the same steps from
+nothing (see the README for the figures).
+"""
+
+from ml_collections import ConfigDict
+
+from resnet_jax.config import base_config
+
+
+def get_config(name: str = "resnet50_v1_5") -> ConfigDict:
+    """Returns the config of a network."""
+    config = base_config()
+    config.model.name = name
+
+    config.data.source = "folder"
+    config.data.eval_split = "val"
+    config.data.in_memory = False
+    config.data.image_size = 224
+    config.data.eval_resize = 256
+    config.data.augment = "inception_crop"
+    config.data.mean = "channel"
+
+    config.batch_size = 64
+    config.total_steps = 2000
+    config.schedule.name = "cosine"
+    config.schedule.learning_rate = 0.01
+    config.schedule.warmup_steps = 100
+    config.optimizer.weight_decay_on = "kernels"
+
+    config.log_every = 50
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    return config
