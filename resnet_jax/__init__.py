@@ -5,6 +5,7 @@ The networks are here; `resnet_jax.data`, `resnet_jax.training` and `resnet_jax.
 """
 
 from resnet_jax.errors import InputError
+from resnet_jax.interop import load_pretrained, save_pretrained
 from resnet_jax.models import (
     BatchNorm,
     BottleneckBlock,
@@ -24,4 +25,6 @@ __all__ = [
     "ResidualBlock",
     "create_model",
     "list_models",
+    "load_pretrained",
+    "save_pretrained",
 ]

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
+from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Float32, PyTree
 
@@ -82,7 +83,7 @@ def load_pretrained(
 
 
 def save_pretrained(
-    network: ResNet,
+    network: nn.Module,
     variables: Variables,
     destination: epath.PathLike,
     *,
@@ -93,7 +94,7 @@ def save_pretrained(
     """Writes a network as a library has it.
 
     Args:
-      network: The network.
+      network: The network, a `ResNet`.
       variables: Its `params` and `batch_stats`.
       destination: A file `NAME.safetensors`, which torch's `load_state_dict` takes once
         `safetensors.torch.load_file` has read it; or a folder to be made, with the configs from
@@ -104,8 +105,8 @@ def save_pretrained(
         the max-pool or places the stride in another way.
 
     Raises:
-      InputError: The variables are not the network's, the library has no such network, or there
-        is something at the destination.
+      InputError: It is another network, the variables are not its, the library has no such
+        network, or there is something at the destination.
     """
     weights = of_variables(network, variables, preprocessing or Preprocessing(), "the network")
     write_weights(weights, destination, to, force=force)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import PyTree, Shaped
 
@@ -39,7 +40,7 @@ class Weights(NamedTuple):
 
 
 def of_variables(
-    network: object,
+    network: nn.Module,
     variables: Variables,
     preprocessing: Preprocessing,
     source: str,

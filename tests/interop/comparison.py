@@ -1,0 +1,152 @@
+"""A network of ours against one of torch's with the same weights, in both modes."""
+
+import contextlib
+import functools
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from resnet_jax.interop.naming import foreign_name, to_ours
+from tests.interop.references import library, logits_of
+
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+if jax.__version_info__ < (0, 11):  # newer ones have no such choice
+    QUICK["xla_cpu_use_fusion_emitters"] = False
+
+
+class Differences(NamedTuple):
+    """Largest differences, each as a share of the largest magnitude of its array.
+
+    Attributes:
+      logits: Of the logits in evaluation, both in float32.
+      loss: Of the loss in training; this and the others both in float64.
+      gradients: Of the gradient that differs most.
+      statistics: Of the running mean or variance that differs most.
+    """
+
+    logits: float
+    loss: float
+    gradients: float
+    statistics: float
+
+
+def compare(module, pretrained, dialect, *, pixels=64, batch=4):
+    """Returns the differences between a module of torch and what it was imported as.
+
+    Training is compared in float64: among the millions of numbers that ReLUs see, a few are so
+    close to zero that float32's last bit decides whether they have a gradient, and so torch's
+    float32 differs from torch's float64 by percents of a gradient of ResNet-50.
+
+    Afterwards the module is float64, and its running statistics have moved.
+    """
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(batch, pixels, pixels, 3)).astype(np.float32)
+    labels = rng.integers(0, pretrained.network.num_classes, batch)
+
+    logits = jax.jit(
+        functools.partial(pretrained.network.apply, train=False), compiler_options=QUICK
+    )(pretrained.variables, images)
+    their_logits = _evaluate(module, images)
+    ours = _train_ours(pretrained, images, labels)
+    theirs = _train(module, images, labels)
+
+    def largest(group):
+        names = [name for name in ours if name.startswith(group)]
+        assert names
+        assert all(ours[name].any() for name in names)
+        return max(difference(ours[name], theirs(dialect, name)) for name in names)
+
+    return Differences(
+        difference(np.asarray(logits), their_logits),
+        *map(largest, ("loss", "params/", "batch_stats/")),
+    )
+
+
+def difference(one, other):
+    """Returns the largest difference as a share of the largest magnitude."""
+    assert one.shape == other.shape
+    return float(np.abs(one - other).max() / np.abs(other).max())
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Runs the networks in float64, where they say float32."""
+
+    class Double:
+        float32 = jnp.float64
+        __getattr__ = staticmethod(functools.partial(getattr, jnp))
+
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        for name, module in list(sys.modules.items()):
+            if name.startswith("resnet_jax.models.") and hasattr(module, "jnp"):
+                patch.setattr(module, "jnp", Double())
+        yield
+
+
+def _train_ours(pretrained, images, labels):
+    network = pretrained.network.clone(dtype=jnp.float64)
+
+    def loss_of(params, stats, images):
+        logits, updates = network.apply(
+            {"params": params, "batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels))
+        return losses.mean(), updates["batch_stats"]
+
+    with double_precision():
+        double = functools.partial(jax.tree.map, lambda a: np.asarray(a, np.float64))
+        variables = double(pretrained.variables)
+        run = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=QUICK)
+        (loss, stats), gradients = run(
+            variables["params"], variables["batch_stats"], double(images)
+        )
+        assert loss.dtype == jnp.float64
+        outputs = {"loss": loss, "params": gradients, "batch_stats": stats}
+        return traverse_util.flatten_dict(jax.device_get(outputs), sep="/")
+
+
+def _evaluate(module, images):
+    torch = library("torch")
+    module.eval()
+    with torch.no_grad():
+        return logits_of(module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))).numpy()
+
+
+def _train(module, images, labels):
+    torch = library("torch")
+    module.double().train()
+    before = {name: value.clone().numpy() for name, value in module.named_buffers()}
+    counts = {}
+    for name, norm in module.named_modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.register_forward_hook(
+                lambda norm, inputs, _, name=name: counts.update(
+                    {name: inputs[0].numel() // inputs[0].shape[1]}
+                )
+            )
+    logits = logits_of(module(torch.from_numpy(images.transpose(0, 3, 1, 2)).double()))
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+    loss.backward()
+    gradients = {name: value.grad.numpy() for name, value in module.named_parameters()}
+    buffers = {name: value.numpy() for name, value in module.named_buffers()}
+
+    def value_of(dialect, name):
+        if name == "loss":
+            return loss.detach().numpy()
+        theirs = foreign_name(dialect, name)
+        if name.startswith("params/"):
+            return to_ours(dialect, gradients[theirs])
+        if name.endswith("/mean"):
+            return buffers[theirs]
+        # The variance that torch adds to the running one is divided by one less than it has.
+        count = counts[theirs.removesuffix(".running_var")]
+        kept = 0.9 * before[theirs]
+        return kept + (buffers[theirs] - kept) * (count - 1) / count
+
+    return value_of

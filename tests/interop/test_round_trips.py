@@ -1,0 +1,176 @@
+"""What goes through other libraries' names comes back bit for bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_jax import BottleneckBlock, ResidualBlock, create_model
+from resnet_jax.interop import (
+    Preprocessing,
+    Weights,
+    load_pretrained,
+    read_weights,
+    save_pretrained,
+    write_weights,
+)
+from resnet_jax.interop.naming import foreign_name, foreign_shape, to_foreign, to_ours
+from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
+from tests.interop.references import library, make
+from tests.interop.small import random_arrays, random_variables, small_network
+
+DIALECTS = ("torchvision", "timm", "huggingface", "resnet_jax")
+PREPROCESSING = Preprocessing(176, 232, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 1 / 3))
+
+
+def check_same(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert (array.shape, array.dtype) == (other[name].shape, other[name].dtype), name
+        assert array.tobytes() == other[name].tobytes(), name
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    dialect=st.sampled_from(DIALECTS),
+    block=st.sampled_from([ResidualBlock, BottleneckBlock]),
+    stage_sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    width=st.integers(1, 5),
+    num_classes=st.integers(1, 7),
+    channels=st.integers(1, 4),
+    stem=st.sampled_from(["imagenet", "cifar"]),
+    invisible=st.fixed_dictionaries(
+        {
+            "shortcut": st.sampled_from(["A", "B", "C", None]),
+            "stride_on": st.sampled_from(["1x1", "3x3"]),
+            "pool_padding": st.sampled_from([(0, 1), (1, 1)]),
+            "bn_epsilon": st.sampled_from([1e-5, 1e-3]),
+            "bn_momentum": st.sampled_from([0.9, 0.99]),
+        }
+    ),
+    dtype=st.sampled_from([np.float32, np.float16, np.float64, jnp.bfloat16]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ours_comes_back_from_every_dialect(
+    tmp_path_factory,
+    dialect,
+    block,
+    stage_sizes,
+    width,
+    num_classes,
+    channels,
+    stem,
+    invisible,
+    dtype,
+    seed,
+):
+    network = small_network(
+        block,
+        stage_sizes=stage_sizes,
+        width=width,
+        num_classes=num_classes,
+        stem=stem,
+        **invisible,
+    )
+    arrays = {
+        name: array if array.dtype == np.int64 else array.astype(dtype)
+        for name, array in random_arrays(network, channels, seed).items()
+    }
+    path = tmp_path_factory.mktemp("trip") / "a.safetensors"
+    weights = Weights(network, arrays, PREPROCESSING, "here")
+    write_weights(weights, path, dialect, force=True)
+    back = read_weights(path)
+    assert back.network == network
+    assert back.preprocessing == PREPROCESSING
+    check_same({n: a.copy("C") for n, a in back.arrays.items()}, arrays)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("block", [ResidualBlock, BottleneckBlock])
+def test_names_and_shapes_are_one_to_one(dialect, block):
+    network = small_network(block, stage_sizes=(2, 12), shortcut="C")
+    arrays = random_arrays(network)
+    names = {foreign_name(dialect, name) for name in arrays}
+    assert len(names) == len(arrays)
+    for array in arrays.values():
+        theirs = to_foreign(dialect, array)
+        assert theirs.shape == foreign_shape(dialect, array.shape)
+        np.testing.assert_array_equal(to_ours(dialect, theirs), array)
+
+
+@pytest.mark.parametrize(("through", "counted"), [("huggingface", True), ("resnet_jax", False)])
+def test_theirs_comes_back(tmp_path, through, counted):
+    """Also where the numbers of batches differ from layer to layer, or where there are none."""
+    state = make("torchvision", 18, num_classes=3).state_dict()
+    if not counted:
+        state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    first, second, third = (tmp_path / f"{i}.safetensors" for i in range(3))
+    library("safetensors.torch").save_file(state, first)
+    write_weights(read_weights(first), second, through)
+    write_weights(read_weights(second), third, "torchvision")
+    check_same(read_safetensors(first)[0], read_safetensors(third)[0])
+
+
+@pytest.mark.filterwarnings("default")
+def test_torchvision_timm_and_transformers_take_what_is_written(tmp_path):
+    """Through every library's own loader, with all names and shapes demanded."""
+    torch, load = library("torch"), library("safetensors.torch").load_file
+    network = create_model("resnet18_v1_5", num_classes=7)
+    variables = random_variables(network)
+    images = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    logits = []
+
+    path = tmp_path / "a.safetensors"
+    save_pretrained(network, variables, path, to="torchvision")
+    module = library("torchvision").models.resnet18(num_classes=7)
+    assert str(module.load_state_dict(load(path))) == "<All keys matched successfully>"
+    assert {int(v) for k, v in load(path).items() if k.endswith("num_batches_tracked")} == {0}
+    logits.append(module.eval()(images))
+
+    folder = tmp_path / "timm"
+    save_pretrained(network, variables, folder, to="timm", preprocessing=PREPROCESSING)
+    timm = library("timm")
+    module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    config = timm.data.resolve_model_data_config(module)
+    assert config["input_size"] == [3, 176, 176]
+    assert int(176 / config["crop_pct"]) == 232
+    assert (config["interpolation"], tuple(config["std"])) == ("bicubic", PREPROCESSING.std)
+    logits.append(module.eval()(images))
+
+    folder = tmp_path / "huggingface"
+    save_pretrained(network, variables, folder, to="huggingface", preprocessing=PREPROCESSING)
+    transformers = library("transformers")
+    module, report = transformers.ResNetForImageClassification.from_pretrained(
+        folder, output_loading_info=True
+    )
+    assert not any(report.values())
+    logits.append(module.eval()(images).logits)
+    config = transformers.AutoImageProcessor.from_pretrained(folder).to_dict()
+    assert (config["size"]["shortest_edge"], config["crop_size"]["height"]) == (232, 176)
+
+    apply = jax.jit(network.apply, static_argnames="train")
+    ours = apply(variables, images.permute(0, 2, 3, 1).numpy(), train=False)
+    for theirs in logits:
+        np.testing.assert_allclose(
+            theirs.detach(), ours, rtol=0, atol=1e-5 * float(abs(ours).max())
+        )
+    for folder in (tmp_path / "timm", tmp_path / "huggingface"):
+        back = load_pretrained(folder)
+        assert back.network == network
+        assert back.preprocessing == PREPROCESSING
+
+
+@pytest.mark.parametrize("to", ["timm", "huggingface"])
+def test_a_folder_comes_back_without_what_our_metadata_say(tmp_path, to):
+    network = create_model("resnet18_v1_5", num_classes=2)
+    folder = tmp_path / "a"
+    variables = random_variables(network)
+    save_pretrained(network, variables, folder, to=to, preprocessing=PREPROCESSING)
+    arrays, metadata = read_safetensors(folder / "model.safetensors")
+    del metadata["resnet_jax"]
+    write_safetensors(folder / "model.safetensors", arrays, metadata)
+    back = load_pretrained(folder)
+    assert back.preprocessing == PREPROCESSING
+    assert back.network == network
