@@ -80,7 +80,7 @@ def base_config() -> ConfigDict:
     config.init.freeze = ()  # modules that stay as they are, their batch normalisation too
 
     config.data = ConfigDict()
-    config.data.source = "digits"  # or "folder", "tfds"
+    config.data.source = "digits"  # or "folder", "mnist", "tfds"
     config.data.name = placeholder(str)  # of tfds' data set: "cifar10", "name/config:version"
     config.data.path = placeholder(str)  # the folder; or tfds' data_dir (None: tfds' own)
     config.data.train_split = "train"  # and slices, as tfds writes them: "train[:45000]"

@@ -17,6 +17,7 @@ from resnet_jax.data.folder import FolderSplit, folder_splits
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
 from resnet_jax.data.measure import measure_statistics, statistics_template
+from resnet_jax.data.mnist import Mnist, mnist_splits
 from resnet_jax.data.order import Order
 from resnet_jax.data.prefetch import Prefetch, prefetch
 from resnet_jax.data.prepared import PreparedSplit, prepared_splits
@@ -39,6 +40,7 @@ __all__ = [
     "InceptionCrop",
     "Interpolation",
     "MemoryImages",
+    "Mnist",
     "Order",
     "Prefetch",
     "PreparedSplit",
@@ -56,6 +58,7 @@ __all__ = [
     "load_images",
     "load_source",
     "measure_statistics",
+    "mnist_splits",
     "prefetch",
     "prepared_splits",
     "preprocess",

@@ -8,6 +8,7 @@ from resnet_jax.data.decode import Interpolation
 from resnet_jax.data.digits import digits_splits
 from resnet_jax.data.folder import folder_splits
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
+from resnet_jax.data.mnist import mnist_splits
 from resnet_jax.data.prepared import prepared_splits
 from resnet_jax.data.source import Source
 from resnet_jax.data.splits import Splits, select
@@ -29,8 +30,9 @@ def load_images(
     """Returns the images of a split of a data set.
 
     Args:
-      source: "digits", which come with the package; "folder", for `path/<split>/<class>/*`; or
-        "tfds", for what tensorflow_datasets has prepared.
+      source: "digits", which come with the package; "folder", for `path/<split>/<class>/*`;
+        "mnist", for its own four files in `path`; or "tfds", for what tensorflow_datasets has
+        prepared.
       split: The split, as `train`, or slices, as `train[:90%]` or `train[45000:]+test`.
       image_size: Height and width of the images, in pixels.
       name: tfds: name of the data set, as `cifar10`, or `name/config:version`.
@@ -83,6 +85,12 @@ def _folder(name: str | None, path: epath.PathLike | None) -> Splits:
     return folder_splits(path)
 
 
+def _mnist(name: str | None, path: epath.PathLike | None) -> Splits:
+    if path is None:
+        raise InputError("data.path is not set; it is the folder with the files of MNIST")
+    return mnist_splits(path)
+
+
 def _tfds(name: str | None, path: epath.PathLike | None) -> Splits:
     if name is None:
         raise InputError("data.name is not set; it is the data set of tfds, such as cifar10")
@@ -92,5 +100,6 @@ def _tfds(name: str | None, path: epath.PathLike | None) -> Splits:
 _SOURCES: Mapping[str, Callable[[str | None, epath.PathLike | None], Splits]] = {
     "digits": _digits,
     "folder": _folder,
+    "mnist": _mnist,
     "tfds": _tfds,
 }
