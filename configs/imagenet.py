@@ -24,12 +24,20 @@ It was not timed here; `--config.dtype=bfloat16` is what accelerators are made f
 from ml_collections import ConfigDict
 
 from resnet_jax.config import base_config
+from resnet_jax.errors import unknown
 
+NAMES = (
+    *(f"resnet{d}{form}" for d in (18, 34, 50, 101, 152) for form in ("", "_v1_5")),
+    *("resnet18_A", "resnet34_A", "resnet34_B", "resnet34_C", "plain18", "plain34"),
+    "resnet50_large_batch",
+)
 TRAIN_IMAGES = 1_281_167
 
 
 def get_config(name: str = "resnet50") -> ConfigDict:
     """Returns the config of a network, by the paper's recipe unless its name says otherwise."""
+    if name not in NAMES:
+        raise unknown("network of configs/imagenet.py", name, NAMES)
     config = base_config()
     model = name.removesuffix("_large_batch")
     if model[-2:] in ("_A", "_B", "_C"):
@@ -48,7 +56,7 @@ def get_config(name: str = "resnet50") -> ConfigDict:
 
     config.batch_size = 256
     config.total_steps = 600_000
-    # 0.1 for the paper's 256 images, and in proportion for another batch (Goyal et al., section 2.1).
+    # 0.1 for the paper's 256 images, in proportion for another batch (Goyal et al., section 2.1).
     config.schedule.learning_rate = config.get_ref("batch_size").to_float() * (0.1 / 256)
     config.schedule.name = "plateau"
     config.schedule.patience = 5
