@@ -1,4 +1,4 @@
-"""Protocols of evaluation, over the checkpoints of a run."""
+"""Protocols of evaluation, over the checkpoints of a run and over foreign weights."""
 
 from resnet_jax.evaluation.checkpoint import (
     Description,
@@ -10,6 +10,12 @@ from resnet_jax.evaluation.checkpoint import (
     variables_template,
 )
 from resnet_jax.evaluation.single_crop import Errors, Evaluator, Variables
+from resnet_jax.evaluation.weights import (
+    WeightsEvaluation,
+    evaluate_weights,
+    is_run,
+    weights_of_run,
+)
 
 __all__ = [
     "Description",
@@ -18,8 +24,12 @@ __all__ = [
     "Evaluator",
     "Trained",
     "Variables",
+    "WeightsEvaluation",
     "evaluate",
+    "evaluate_weights",
+    "is_run",
     "restore",
     "same_classes",
     "variables_template",
+    "weights_of_run",
 ]

@@ -115,7 +115,9 @@ def expected_shapes(network: ResNet, channels: int) -> Mapping[str, Shape]:
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     init = functools.partial(network.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), images)
-    flat = traverse_util.flatten_dict(variables, sep="/")
+    # The parameters first, which is what a message about differences should begin with.
+    tree = {name: variables[name] for name in ("params", "batch_stats")}
+    flat = traverse_util.flatten_dict(tree, sep="/")
     shapes = {name: leaf.shape for name, leaf in flat.items()}
     return shapes | {_count_of(name): () for name in shapes if name.endswith("/mean")}
 
@@ -143,7 +145,7 @@ def check_fit(
         for theirs, (name, shape) in wanted.items()
         if theirs not in shapes and not name.startswith("batches_tracked/")
     ]
-    unexpected = [f"{name} {shape}" for name, shape in shapes.items() if name not in wanted]
+    unexpected = [f"{name} {shape}" for name, shape in sorted(shapes.items()) if name not in wanted]
     different = [
         f"{name} is {shapes[name]} where {shape} fits"
         for name, (_, shape) in wanted.items()

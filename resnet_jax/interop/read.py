@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
+import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError, unknown
@@ -100,6 +101,10 @@ def _weights(
     if preprocessing is None:
         preprocessing = _preprocessing(found, dialect, entry)
         if mean_image is not None:
+            size = preprocessing.image_size
+            shape = (size, size, input_channels(dialect, shapes))
+            if mean_image.shape != shape or mean_image.dtype != np.float32:
+                raise InputError(f"its mean image is not float32 of shape {shape}")
             preprocessing = preprocessing._replace(mean_image=mean_image)
     return Weights(network, ours, preprocessing, source)
 

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_jax import BottleneckBlock, ResidualBlock, create_model
+from resnet_jax import BottleneckBlock, InputError, ResidualBlock, create_model
+from resnet_jax.data import Statistics
 from resnet_jax.interop import (
     Preprocessing,
     Weights,
     load_pretrained,
+    of_statistics,
     read_weights,
     save_pretrained,
     write_weights,
@@ -85,6 +87,31 @@ def test_ours_comes_back_from_every_dialect(
     assert back.network == network
     assert back.preprocessing == PREPROCESSING
     check_same({n: a.copy("C") for n, a in back.arrays.items()}, arrays)
+
+
+def test_a_mean_image_is_kept_where_it_can_be(tmp_path):
+    image = np.random.default_rng(0).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+    std = np.array([50, 60, 70.1], np.float32)
+    measured = of_statistics(
+        Statistics(image, std), image_size=8, resize=9, interpolation="bilinear"
+    )
+    np.testing.assert_allclose(255 * np.array(measured.mean), image.mean((0, 1)), rtol=1e-5)
+    network, path = small_network(), tmp_path / "a.safetensors"
+    variables = random_variables(network)
+    save_pretrained(network, variables, path, to="resnet_jax", preprocessing=measured)
+    found = load_pretrained(path).preprocessing.statistics()
+    np.testing.assert_array_equal(found.mean, image)
+    np.testing.assert_array_equal(found.std, std)
+
+    arrays, metadata = read_safetensors(path)
+    for wrong in (image[:7], image.astype(np.float64), image[..., 0]):
+        write_safetensors(path, arrays | {"preprocessing/mean_image": wrong}, metadata)
+        with pytest.raises(InputError, match=r"mean image is not float32 of shape \(8, 8, 3\)"):
+            load_pretrained(path)
+    with pytest.raises(InputError, match="numbers to subtract for a mean image"):
+        save_pretrained(
+            network, variables, tmp_path / "b", to="huggingface", preprocessing=measured
+        )
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

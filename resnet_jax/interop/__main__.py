@@ -1,0 +1,63 @@
+"""Converts weights: `python -m resnet_jax.interop SOURCE DESTINATION --to DIALECT`.
+
+A source is a file, a folder, an id of the hub, or the workdir of a run. Exit status: 0 done, 2
+wrong input, 1 anything else.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, get_args
+
+from resnet_jax.errors import InputError
+from resnet_jax.evaluation import is_run, weights_of_run
+from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.read import read_weights
+from resnet_jax.interop.write import write_weights
+
+_DIALECTS = get_args(DialectName)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Converts what the command line says.
+
+    Args:
+      arguments: The command line; by default the program's own.
+
+    Raises:
+      InputError: It is wrong, or the source cannot be read, or the destination be written.
+    """
+    parser = _Parser(prog="python -m resnet_jax.interop", description=__doc__)
+    parser.add_argument("source", help="file, folder, owner/name of the hub, or workdir of a run")
+    parser.add_argument("destination", help="NAME.safetensors, or a folder to be made")
+    parser.add_argument("--to", choices=_DIALECTS, required=True, help="names of the destination")
+    parser.add_argument("--from", choices=_DIALECTS, dest="dialect", help="names of the source")
+    parser.add_argument("--step", type=int, help="of a run: step of the checkpoint, or the newest")
+    parser.add_argument("--best", action="store_true", help="of a run: the one with least error")
+    parser.add_argument(
+        "--force", action="store_true", help="also where the other library has no such network"
+    )
+    given = parser.parse_args(arguments)
+    if given.best and given.step is not None:
+        raise InputError("--step and --best each name a checkpoint; give one of them")
+    if is_run(given.source):
+        which = "best" if given.best else "newest" if given.step is None else given.step
+        weights = weights_of_run(given.source, which)
+    elif given.best or given.step is not None:
+        raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
+    else:
+        weights = read_weights(given.source, dialect=given.dialect)
+    write_weights(weights, given.destination, given.to, force=given.force)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        print(f"resnet_jax.interop: {error}", file=sys.stderr)
+        sys.exit(2)

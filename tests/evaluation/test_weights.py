@@ -1,0 +1,125 @@
+"""Weights that came from elsewhere, or go there, on the images of a config."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from resnet_jax import InputError, interop
+from resnet_jax.data import load_images
+from resnet_jax.evaluation import evaluate, evaluate_weights, restore, weights_of_run
+from resnet_jax.training import train
+from tests.interop.references import library, make
+from tests.interop.small import random_variables, small_network
+from tests.tiny import tiny_config, tiny_flags
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    form = {"model.stem": "imagenet", "model.shortcut": "B", "data.mean": "channel"}
+    train(tiny_config(total_steps=10, **form), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("dialect", ["resnet_jax", "torchvision", "huggingface"])
+def test_a_run_that_was_exported_has_the_same_errors(run, tmp_path, dialect):
+    """To the last bit, although its images have one channel and its max-pool is the paper's."""
+    weights, trained = weights_of_run(run), restore(run)
+    assert int(weights.arrays["batches_tracked/stage1/block1/bn1/count"]) == trained.step
+    np.testing.assert_array_equal(weights.preprocessing.statistics().mean, trained.statistics.mean)
+    path = tmp_path / "a.safetensors"
+    interop.write_weights(weights, path, dialect, force=True)
+    expected = evaluate(run)._asdict()
+    del expected["step"]
+    found = evaluate_weights(path, trained.config)
+    assert found._asdict() == {"weights": str(path), **expected}
+
+
+@pytest.mark.filterwarnings("default")
+def test_preprocessing_and_errors_are_those_of_torch(tmp_path):
+    module = make(
+        "huggingface", 50, depths=(1, 1), hidden_sizes=(16, 32), embedding_size=4, num_labels=10
+    )
+    module.save_pretrained(tmp_path)
+    mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    preprocessor = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 28}}
+    preprocessor |= {"crop_pct": 0.875, "resample": 3, "image_mean": mean, "image_std": std}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    found = evaluate_weights(tmp_path, tiny_config(), batch_size=50)
+
+    torch, transforms = library("torch"), library("torchvision").transforms
+    prepare = transforms.Compose(
+        [
+            transforms.Resize(32, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(28),
+            transforms.PILToTensor(),
+            transforms.ConvertImageDtype(torch.float32),
+            transforms.Normalize(mean, std),
+        ]
+    )
+    originals, labels = load_images("digits", "test", 8).read(np.arange(360))
+    images = [
+        prepare(transforms.functional.to_pil_image(image.repeat(3, axis=2))) for image in originals
+    ]
+    with torch.no_grad():
+        logits = module.eval()(torch.stack(images)).logits
+    labels = torch.from_numpy(labels).long()
+    wrong = logits.topk(5).indices != labels[:, None]
+    assert found.examples == 360
+    assert found.top1_error == pytest.approx(100 * wrong[:, 0].float().mean().item())
+    assert found.top5_error == pytest.approx(100 * wrong.all(1).float().mean().item())
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert found.loss == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("classes", "channels", "message"),
+    [
+        (7, 3, "knows 7 classes, and the data has 10"),
+        (10, 4, "takes images of 4 channels, the data has 3, and what is subtracted has 3"),
+        (10, 1, "takes images of 1 channels, the data has 1, and what is subtracted has 3"),
+    ],
+)
+def test_data_of_other_classes_or_channels_is_refused(tmp_path, classes, channels, message):
+    network = small_network(num_classes=classes)
+    path = tmp_path / "a.safetensors"
+    interop.save_pretrained(network, random_variables(network, channels), path, to="torchvision")
+    with pytest.raises(InputError, match=f"{path} {message}"):
+        evaluate_weights(path, tiny_config())
+
+
+def evaluate_py(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_evaluate_py_takes_weights_and_a_config(run, tmp_path):
+    path = str(tmp_path / "a.safetensors")
+    interop.write_weights(weights_of_run(run), path, "resnet_jax")
+    ended = evaluate_py("--weights", path, *tiny_flags(), "--split=test[:100]")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert list(found) == ["weights", "split", "examples", "top1_error", "top5_error", "loss"]
+    assert (found["weights"], found["split"], found["examples"]) == (path, "test[:100]", 100)
+    expected = evaluate_weights(path, tiny_config(), split="test[:100]")
+    assert found["top1_error"] == expected.top1_error
+    assert found["loss"] == pytest.approx(expected.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--weights=a", "--best"]])
+def test_evaluate_py_wants_either_a_run_or_weights(arguments):
+    ended = evaluate_py(*arguments)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("evaluate.py: give --workdir, with --step or --best if wanted; or --wei")

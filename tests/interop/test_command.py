@@ -1,0 +1,93 @@
+"""`python -m resnet_jax.interop`."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from resnet_jax import InputError
+from resnet_jax.evaluation import restore
+from resnet_jax.interop import load_pretrained, read_weights, save_pretrained
+from resnet_jax.interop.__main__ import main
+from resnet_jax.training import train
+from tests.interop.small import random_variables, small_network
+from tests.tiny import tiny_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def source(tmp_path):
+    network = small_network()
+    path = tmp_path / "source.safetensors"
+    save_pretrained(network, random_variables(network), path, to="torchvision")
+    return str(path)
+
+
+def test_converts_between_any_two(tmp_path, source):
+    expected = load_pretrained(source)
+    places = {"huggingface": "folder", "resnet_jax": "a.safetensors", "timm": "b.safetensors"}
+    for dialect, place in places.items():
+        destination = str(tmp_path / place)
+        main([source, destination, "--to", dialect])
+        source = destination
+        found = load_pretrained(destination)
+        assert found.network == expected.network
+        assert found.preprocessing == expected.preprocessing
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+
+
+def test_a_run_is_converted(tmp_path):
+    """Each of its checkpoints, with the steps as numbers of batches."""
+    train(tiny_config(total_steps=10), tmp_path / "run")
+    run = str(tmp_path / "run")
+    for step, flags in ((10, []), (8, ["--step", "8"]), (restore(run, "best").step, ["--best"])):
+        path = str(tmp_path / f"{step}{len(flags)}.safetensors")
+        main([run, path, "--to", "resnet_jax", *flags])
+        assert int(read_weights(path).arrays["batches_tracked/stem/bn/count"]) == step
+    with pytest.raises(InputError, match=r"it has stem 'imagenet' for 'cifar', shortcut 'B' for"):
+        main([run, str(tmp_path / "a.safetensors"), "--to", "torchvision"])
+    main([run, str(tmp_path / "a.safetensors"), "--to", "torchvision", "--force"])
+    assert load_pretrained(tmp_path / "a.safetensors").network.shortcut == "A"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{source}"], "the following arguments are required: destination, --to"),
+        (["{source}", "{new}", "--to", "keras"], "invalid choice: 'keras'"),
+        (["{source}", "{new}", "--to", "timm"], "timm has no name for stages of"),
+        (["{source}", "{source}", "--to", "timm"], "is there already; give another destination"),
+        (["{source}", "{new}.pth", "--to", "timm"], "give NAME.safetensors, which PyTorch reads"),
+        (["{source}", "{new}", "--to", "timm", "--best"], "is no run, so it has no checkpoints"),
+        (["{source}", "{new}", "--to", "timm", "--best", "--step", "3"], "each name a checkpoint"),
+        (["{new}", "{new}", "--to", "timm"], "there is no file or folder"),
+        (
+            ["{source}", "{new}", "--to", "timm", "--from", "huggingface"],
+            "it has no resnet.encoder",
+        ),
+    ],
+)
+def test_wrong_input_is_refused_and_leaves_nothing(tmp_path, source, arguments, message):
+    filled = [text.format(source=source, new=tmp_path / "new") for text in arguments]
+    with pytest.raises(InputError, match=message):
+        main(filled)
+    assert [str(path) for path in tmp_path.iterdir()] == [source]
+
+
+def test_the_program_ends_with_2_and_one_sentence(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "resnet_jax.interop", "nowhere", "there", "--to", "timm"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "resnet_jax.interop: there is no file or folder nowhere\n"
