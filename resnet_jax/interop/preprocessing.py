@@ -16,6 +16,7 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 _PILLOW = {2: "bilinear", 3: "bicubic"}
 _CONVNEXT_SQUASHES = 384
+_MOST_PIXELS = 4096  # of a side; a file of strangers does not decide to allocate more
 
 
 class Preprocessing(NamedTuple):
@@ -185,7 +186,7 @@ def _checked(size: Json, resize: Json, interpolation: Json, mean: Json, std: Jso
 
 
 def _positive(value: Json) -> int:
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or not 1 <= value <= _MOST_PIXELS:
         raise ValueError(f"{value!r} is no number of pixels")
     return value
 

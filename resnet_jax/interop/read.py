@@ -132,8 +132,8 @@ def _said_by(entry: Mapping[str, Json]) -> dict[str, Any]:
             return {}
         case {
             "pool_padding": [0 | 1 | 2, 0 | 1 | 2],
-            "bn_momentum": float(),
-            "bn_epsilon": float(),
+            "bn_momentum": int() | float(),
+            "bn_epsilon": int() | float(),
             **others,
         } as network if others.keys() == {"shortcut", "stride_on"}:
             return dict(network)

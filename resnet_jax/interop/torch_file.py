@@ -5,6 +5,7 @@ Such a file is a zip archive that is not compressed: `NAME/data.pkl` describes t
 the archive, and the archive with the size of the file, before anything is allocated.
 """
 
+import math
 import zipfile
 from collections.abc import Mapping
 
@@ -87,7 +88,7 @@ class _Reader:
         numbers = self._numbers(name, storage)
         if last >= storage.size:
             raise InputError(f"{name} reaches beyond the {storage.size} numbers of its storage")
-        count = int(np.prod(shape, dtype=object))
+        count = math.prod(shape)
         self._spare -= count * storage.dtype.itemsize  # strides of 0 could make much of little
         if self._spare < 0:
             raise InputError(f"its tensors up to {name} are larger than the file")

@@ -6,7 +6,10 @@ import numpy as np
 from flax import traverse_util
 
 from resnet_jax import BottleneckBlock, ResNet
+from resnet_jax.interop import DialectName
 from resnet_jax.interop.form import expected_shapes
+from resnet_jax.interop.naming import foreign_name, to_foreign
+from resnet_jax.interop.safetensors_file import write_safetensors
 
 
 def small_network(block=BottleneckBlock, **fields):
@@ -36,3 +39,15 @@ def random_variables(network, channels=3, seed=0):
     arrays = random_arrays(network, channels, seed).items()
     flat = {name: array for name, array in arrays if not name.startswith("batches_tracked/")}
     return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def write(
+    path, network, dialect: DialectName = "torchvision", *, channels=3, change=lambda arrays: arrays
+):
+    """Writes a network with no more than its library would."""
+    arrays = {
+        foreign_name(dialect, name): to_foreign(dialect, array)
+        for name, array in random_arrays(network, channels).items()
+    }
+    write_safetensors(path, change(arrays), {"format": "pt"})
+    return path

@@ -1,0 +1,63 @@
+"""Places where weights are, or are not."""
+
+import sys
+import types
+
+import pytest
+
+from resnet_jax import InputError
+from resnet_jax.interop import load_pretrained, save_pretrained
+from tests.interop.small import random_variables, small_network, write
+
+
+def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"there is no file or folder .*nothing.pth"):
+        load_pretrained(tmp_path / "nothing.pth")
+    with pytest.raises(InputError, match=r"has no model.safetensors or pytorch_model.bin"):
+        load_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match="there is no dialect 'tochvision'; did you mean torchvisi"
+    ):
+        load_pretrained(
+            write(tmp_path / "a.safetensors", small_network()),
+            dialect="tochvision",  # pyrefly: ignore
+        )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"owner/name is not .* pip install 'resnet_jax\[hub\]'$"):
+        load_pretrained("owner/name")
+
+
+class Hub(types.ModuleType):
+    """Has one repository, a folder here."""
+
+    def __init__(self, root, weights):
+        super().__init__("huggingface_hub")
+        self.root, self.weights, self.asked = root, weights, []
+
+    def snapshot_download(self, repository, *, revision, allow_patterns):
+        self.asked.append((repository, revision, allow_patterns[-1]))
+        if repository != "owner/name":
+            raise OSError("404 Client Error\nRepository Not Found")
+        self.root.mkdir(exist_ok=True)
+        if allow_patterns[-1] == self.weights:
+            write(self.root / self.weights, small_network())
+        return str(self.root)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_a_repository_of_the_hub_is_a_folder(tmp_path, monkeypatch, weights):
+    hub = Hub(tmp_path / "a", weights)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    found = load_pretrained("owner/name@v2")
+    assert (found.network, found.source) == (small_network(), "owner/name@v2")
+    assert hub.asked[0] == ("owner/name", "v2", "model.safetensors")
+    assert len(hub.asked) == (1 if weights == "model.safetensors" else 2)
+    with pytest.raises(InputError, match=r"and the hub does not give it: 404 Client Error$"):
+        load_pretrained("owner/other")
+
+
+def test_an_object_store_is_as_good_as_a_disk(object_store):
+    network = small_network()
+    place = object_store / "a"
+    save_pretrained(network, random_variables(network), place, to="huggingface")
+    assert load_pretrained(place).network == network
