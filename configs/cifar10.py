@@ -21,10 +21,18 @@ README for what was measured).
 from ml_collections import ConfigDict
 
 from resnet_jax.config import base_config
+from resnet_jax.errors import unknown
+
+NAMES = (
+    *(f"resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)),
+    *(f"plain{depth}" for depth in (20, 32, 44, 56, 110)),
+)
 
 
 def get_config(name: str = "resnet20") -> ConfigDict:
     """Returns the config of the network `cifar_<name>`."""
+    if name not in NAMES:
+        raise unknown("network of configs/cifar10.py", name, NAMES)
     config = base_config()
     config.model.name = f"cifar_{name}"
     config.model.bn_group_size = 64  # 128 images on 2 GPUs

@@ -90,7 +90,8 @@ def base_config() -> ConfigDict:
     config.data.interpolation = "bilinear"  # or "bicubic"
     config.data.in_memory = True  # decoded once; False: anew each time, with random crops if wanted
     config.data.workers = placeholder(int)  # threads that decode; None: as many as cores
-    config.data.augment = "none"  # "pad_crop", "pad_crop_flip", "scale_jitter", "inception_crop"
+    # "none", "pad_crop", "pad_crop_flip", "random_crop", "scale_jitter" or "inception_crop"
+    config.data.augment = "none"
     config.data.padding = 4  # pixels around an image, for the augmentations that pad and crop
     config.data.mean = "pixel"  # what is subtracted: the mean image ("pixel"), "channel" or "none"
     config.data.std = "channel"  # what is divided by: "channel" or "none"

@@ -84,7 +84,8 @@ def _parse(arguments: list[str]) -> list[str]:
         _end(error)
     except Exception as error:  # a config file is a program, and can raise anything
         *before, last = str(error).strip().splitlines()
-        _end(InputError(f"the config cannot be read: {last.strip()}" if before else last))
+        last = last.strip().removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+        _end(InputError(f"the config cannot be read: {last}" if before else last))
     return rest
 
 

@@ -54,6 +54,10 @@ _AUGMENTATIONS: Mapping[str, Callable[[int, int], Augmentation]] = {
     "none": lambda size, padding: Augmentation(),
     "pad_crop": lambda size, padding: Augmentation(padding=padding),
     "pad_crop_flip": lambda size, padding: Augmentation(padding=padding, flip=True),
+    "random_crop": lambda size, padding: Augmentation(
+        crop=ScaleJitter(size, shortest=round(256 * size / 224), longest=round(256 * size / 224)),
+        flip=True,
+    ),
     "scale_jitter": lambda size, padding: Augmentation(
         crop=ScaleJitter(size, shortest=round(256 * size / 224), longest=round(480 * size / 224)),
         flip=True,
@@ -67,10 +71,10 @@ def augmentation(name: str, *, image_size: int, padding: int = 4) -> Augmentatio
 
     Args:
       name: "none"; "pad_crop", for what must not be mirrored; "pad_crop_flip", the paper's for
-        CIFAR-10 (section 4.2); "scale_jitter", the paper's for ImageNet (section 3.4: crops of 224
-        pixels of images whose shorter side is drawn from 256 to 480, here in proportion to
-        `image_size`); or "inception_crop", of random area and proportions. The last two mirror
-        too.
+        CIFAR-10 (section 4.2); "random_crop", AlexNet's (crops of 224 pixels of images whose
+        shorter side is 256, here in proportion to `image_size`); "scale_jitter", the paper's for
+        ImageNet (section 3.4: the same, the shorter side drawn from 256 to 480); or
+        "inception_crop", of random area and proportions. The last three mirror too.
       image_size: Height and width of the network's input, in pixels.
       padding: Pixels of padding on each side, for those that pad.
 

@@ -107,6 +107,9 @@ def test_names_stand_for_policies():
     assert augmentation("scale_jitter", image_size=224) == Augmentation(
         crop=ScaleJitter(224, 256, 480), flip=True
     )
+    assert augmentation("random_crop", image_size=224) == Augmentation(
+        crop=ScaleJitter(224, 256, 256), flip=True
+    )
     assert augmentation("scale_jitter", image_size=32).crop == ScaleJitter(32, 37, 69)
     assert augmentation("inception_crop", image_size=32) == Augmentation(
         crop=InceptionCrop(), flip=True
