@@ -6,10 +6,28 @@ from typing import Any
 from flax import linen as nn
 
 from resnet_jax.errors import unknown
-from resnet_jax.models import resnet
+from resnet_jax.models import (
+    alexnet,
+    bn_inception,
+    googlenet,
+    lenet,
+    prelu_net,
+    resnet,
+    vgg,
+    zfnet,
+)
 from resnet_jax.models.variant import Variant
 
-_VARIANTS: Mapping[str, Variant] = {**resnet.VARIANTS}
+_VARIANTS: Mapping[str, Variant] = {
+    **lenet.VARIANTS,
+    **alexnet.VARIANTS,
+    **zfnet.VARIANTS,
+    **vgg.VARIANTS,
+    **googlenet.VARIANTS,
+    **bn_inception.VARIANTS,
+    **prelu_net.VARIANTS,
+    **resnet.VARIANTS,
+}
 
 
 def list_models() -> list[str]:
@@ -24,6 +42,15 @@ def model_options(name: str) -> frozenset[str]:
       InputError: There is no network of this name.
     """
     return _variant(name).options
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """Returns the height, width and channels of the images that a network was designed for.
+
+    Raises:
+      InputError: There is no network of this name.
+    """
+    return _variant(name).image_shape
 
 
 def create_model(name: str, **options: Any) -> nn.Module:

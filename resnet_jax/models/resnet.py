@@ -10,6 +10,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
+from resnet_jax.models import checks
 from resnet_jax.models.blocks import (
     BottleneckBlock,
     ResidualBlock,
@@ -127,20 +128,11 @@ class ResNet(nn.Module):
     bn_axis_name: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("stem", self.stem, get_args(StemKind))
-        _one_of("shortcut", self.shortcut, (*get_args(ShortcutKind), None))
-        _one_of("stride_on", self.stride_on, get_args(StrideOn))
-        for field in ("num_classes", "width"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field} is {getattr(self, field)}; it must be at least 1")
-        group = self.bn_group_size
-        if group is True or not (
-            group in (None, "global") or (isinstance(group, int) and group > 0)
-        ):
-            raise InputError(
-                f"bn_group_size is {group!r}; "
-                "it must be a positive number of images, 'global' or None"
-            )
+        checks.one_of("stem", self.stem, get_args(StemKind))
+        checks.one_of("shortcut", self.shortcut, (*get_args(ShortcutKind), None))
+        checks.one_of("stride_on", self.stride_on, get_args(StrideOn))
+        checks.at_least_one(self, "num_classes", "width")
+        checks.statistics_group(self.bn_group_size)
         # Lists, as a config or JSON brings them, could not be hashed, and so not be static in jit.
         self.stage_sizes = tuple(self.stage_sizes)
         self.pool_padding = tuple(self.pool_padding)
@@ -179,12 +171,6 @@ class ResNet(nn.Module):
             x = Stage(blocks, 1 if i == 0 else 2, block, name=f"stage{i + 1}")(x, train=train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)  # in bfloat16 the sum would lose digits
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
-
-
-def _one_of(field: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        wanted = ", ".join(map(repr, choices))
-        raise InputError(f"{field} is {value!r}; it must be one of {wanted}")
 
 
 def _variants() -> Mapping[str, Variant]:

@@ -8,6 +8,14 @@ from flax import linen as nn
 
 from resnet_jax.errors import InputError, unknown
 
+NO_BATCH_NORM: Mapping[str, Any] = {
+    "bn_momentum": 0.9,
+    "bn_epsilon": 1e-5,
+    "bn_group_size": None,
+    "bn_axis_name": None,
+}
+"""To be fixed in a variant without batch normalisation of a module that can have it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -17,11 +25,13 @@ class Variant:
       module: The module's class.
       defaults: Fields that the name stands for; they can be given otherwise.
       fixed: Fields without which the name would be a lie (a plain network has no shortcuts).
+      image_shape: Height, width and channels of the images that the network was designed for.
     """
 
     module: Callable[..., nn.Module]
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    image_shape: tuple[int, int, int] = (224, 224, 3)
 
     @property
     def options(self) -> frozenset[str]:

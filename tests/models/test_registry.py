@@ -24,6 +24,21 @@ def test_list_models_is_sorted_and_complete():
     assert expected == {name for name in names if family.fullmatch(name)}
 
 
+def test_the_networks_before_it_are_listed():
+    names = {"alexnet", "alexnet_torchvision", "bn_inception", "googlenet", "googlenet_bn"}
+    names |= {"lenet5", "lenet5_1998", "lenet5_modern", "zfnet", "zfnet_wide"}
+    names |= {f"prelu_net_{model}" for model in "abc"}
+    names |= {f"vgg{depth}{form}" for depth in (11, 13, 16, 19) for form in ("", "_bn")}
+    residual = re.compile(r"(cifar_)?(resnet|plain)\d+(_v1_5)?")
+    assert names == {name for name in list_models() if not residual.fullmatch(name)}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_has_the_options_that_all_share(name):
+    assert {"num_classes", "dtype"} <= model_options(name)
+    assert model_fields(name, "num_classes", num_classes=10) == (10,)
+
+
 def test_options_are_the_fields_of_the_module():
     fields = model_fields("resnet18", "shortcut", "num_classes", shortcut="A", num_classes=10)
     assert fields == ("A", 10)

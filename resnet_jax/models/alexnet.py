@@ -1,0 +1,134 @@
+"""AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from resnet_jax.errors import InputError
+from resnet_jax.models import checks
+from resnet_jax.models.hidden_layers import HiddenLayers
+from resnet_jax.models.lrn import local_response_norm
+from resnet_jax.models.pooling import adaptive_pool
+from resnet_jax.models.variant import Variant
+
+Form = Literal["paper", "torchvision"]
+
+
+class AlexNet(nn.Module):
+    """Five convolutions, `conv1` to `conv5`, two hidden layers, `hidden`, and a linear `head`.
+
+    On 227x227 pixels (the 224 of the paper do not give its 55x55) the maps have sides 55, 27, 13
+    and 6. Those of images of other sizes are averaged into 6x6 cells, as in torchvision.
+
+    Variants by name (`resnet_jax.create_model`):
+      alexnet: the paper's, with two groups; 60,965,224 parameters, and 62,378,344 with `groups=1`.
+      alexnet_torchvision: the form of torchvision, which is that of Krizhevsky's later paper
+        (arXiv 1404.5997); 61,100,840 parameters, for 224 pixels.
+
+    Attributes:
+      num_classes: Number of logits.
+      filters: Channels of the five convolutions.
+      groups: Groups of `conv2`, `conv4` and `conv5`, 2 for the two GPUs of the paper.
+      hidden_units: Units of each hidden layer.
+      form: "paper": local response normalisation after `conv1` and `conv2`, dropout on the outputs
+        of the hidden layers. "torchvision": no such normalisation, dropout on their inputs, and a
+        border of 2 pixels around the image.
+      dropout_rate: Share of those that is dropped in training.
+      dtype: Type of the arithmetic; parameters, head and logits are float32.
+
+    Kernels start normally with deviation 0.01, biases at 1 in `conv2`, `conv4`, `conv5` and the
+    hidden layers, and else at 0 (section 5 of the paper).
+
+    Raises:
+      InputError: A field has a value that it cannot have.
+    """
+
+    num_classes: int = 1000
+    filters: Sequence[int] = (96, 256, 384, 384, 256)
+    groups: int = 2
+    hidden_units: int = 4096
+    form: Form = "paper"
+    dropout_rate: float = 0.5
+    dtype: Dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        self.filters = tuple(self.filters)
+        checks.one_of("form", self.form, get_args(Form))
+        checks.length("filters", self.filters, 5)
+        checks.at_least_one(self, "num_classes", "filters", "groups", "hidden_units")
+        checks.share("dropout_rate", self.dropout_rate)
+        if any(n % self.groups for n in self.filters):
+            raise InputError(f"groups is {self.groups}; it must divide each of {self.filters}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
+
+        Raises:
+          InputError: The images are too small.
+        """
+        paper = self.form == "paper"
+        checks.at_least_pixels("AlexNet", images, 67 if paper else 63)
+        x = images.astype(self.dtype)
+        x = self._convolve(x, 1, 11, stride=4, padding=0 if paper else 2)
+        x = _pool(local_response_norm(x) if paper else x)
+        x = self._convolve(x, 2, 5, groups=self.groups, bias=1.0)
+        x = _pool(local_response_norm(x) if paper else x)
+        x = self._convolve(x, 3, 3)
+        x = self._convolve(x, 4, 3, groups=self.groups, bias=1.0)
+        x = self._convolve(x, 5, 3, groups=self.groups, bias=1.0)
+        x = adaptive_pool(_pool(x), 6)
+        x = HiddenLayers(
+            self.hidden_units,
+            self.dropout_rate,
+            dropout_on="outputs" if paper else "inputs",
+            bias_init=nn.initializers.ones,
+            dtype=self.dtype,
+            name="hidden",
+        )(x.reshape(len(x), -1), train=train)
+        init = nn.initializers.normal(0.01)
+        return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
+
+    def _convolve(
+        self,
+        x: Float[Array, "n h w c"],
+        number: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: float = 0.0,
+    ) -> Float[Array, "n h2 w2 d"]:
+        return nn.relu(
+            nn.Conv(
+                self.filters[number - 1],
+                (size, size),
+                strides=stride,
+                padding=size // 2 if padding is None else padding,
+                feature_group_count=groups,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.01),
+                bias_init=nn.initializers.constant(bias),
+                name=f"conv{number}",
+            )(x)
+        )
+
+
+def _pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "alexnet": Variant(AlexNet, fixed={"form": "paper"}, image_shape=(227, 227, 3)),
+    "alexnet_torchvision": Variant(
+        AlexNet, {"filters": (64, 192, 384, 256, 256), "groups": 1}, fixed={"form": "torchvision"}
+    ),
+}
