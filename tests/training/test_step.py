@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from resnet_jax.data import Statistics
 from resnet_jax.models import create_model
@@ -9,7 +10,7 @@ from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training import init_state, make_train_step
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import make_schedule
-from resnet_jax.training.step import cross_entropy
+from resnet_jax.training.step import AUXILIARY_WEIGHT, cross_entropy
 from tests.tiny import tiny_config
 
 BATCH, SIZE, CLASSES = 32, 8, 10
@@ -163,3 +164,58 @@ def test_cross_entropy_is_that_of_the_smoothed_target(smoothing):
     expected = -(target * log_likelihood).sum(axis=1).mean()
     found = cross_entropy(jnp.asarray(logits), jnp.asarray(labels, jnp.int32), smoothing)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+class WithAuxiliaryHeads(nn.Module):
+    """A linear layer for the logits, and one for each of as many heads as are wanted."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = images.reshape(len(images), -1)
+        for i in range(self.heads):
+            logits = nn.Dense(CLASSES, name=f"auxiliary{i}")(x)
+            if train and not self.is_initializing():
+                self.sow("auxiliary_logits", f"logits{i}", logits)
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_auxiliary_losses_take_part_with_their_weight(smoothing):
+    def first_step(heads):
+        replicas = Replicas("pmap", devices=jax.devices()[:2])
+        config = tiny_config()
+        optimizer = make_optimizer(config.optimizer)
+        model = WithAuxiliaryHeads(heads)
+        step = make_train_step(
+            model,
+            optimizer,
+            make_schedule(config.schedule, config.total_steps),
+            STATISTICS,
+            padding=1,
+            label_smoothing=smoothing,
+            frozen=(),
+            seed=0,
+        )
+        before = init_state(model, optimizer, (SIZE, SIZE, 3), seed=0)
+        # All heads alike, so that each has the gradient of the network's own, times its weight.
+        params = dict.fromkeys(before.params, before.params["head"])
+        state, metrics = replicas.map(step)(
+            replicas.place(before.replace(params=params)), replicas.shard(batch(0))
+        )
+        moved = jax.device_get(state.params)
+        rate = float(metrics["learning_rate"])
+        decay = config.optimizer.weight_decay
+        gradients = jax.tree.map(lambda old, new: (old - new) / rate - decay * old, params, moved)
+        return float(metrics["loss"]), gradients, state
+
+    alone, reference, _ = first_step(0)
+    loss, gradients, state = first_step(2)
+    assert AUXILIARY_WEIGHT == 0.3
+    assert loss == pytest.approx(1.6 * alone, rel=1e-5)
+    assert state.batch_stats == {}
+    assert_close(gradients["head"], reference["head"], 1e-4)
+    scaled = jax.tree.map(lambda g: 0.3 * g, reference["head"])
+    for i in (0, 1):
+        assert_close(gradients[f"auxiliary{i}"], scaled, 1e-4)
