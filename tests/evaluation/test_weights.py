@@ -12,6 +12,7 @@ import pytest
 from resnet_jax import InputError, interop
 from resnet_jax.data import load_images
 from resnet_jax.evaluation import evaluate, evaluate_weights, restore, weights_of_run
+from resnet_jax.interop.__main__ import main
 from resnet_jax.training import train
 from tests.interop.references import library, make
 from tests.interop.small import random_variables, small_network
@@ -40,6 +41,18 @@ def test_a_run_that_was_exported_has_the_same_errors(run, tmp_path, dialect):
     del expected["step"]
     found = evaluate_weights(path, trained.config)
     assert found._asdict() == {"weights": str(path), **expected}
+
+
+def test_each_checkpoint_of_a_run_is_converted(run, tmp_path):
+    for step, flags in ((10, []), (8, ["--step=8"]), (restore(run, "best").step, ["--best"])):
+        path = tmp_path / f"{step}{len(flags)}.safetensors"
+        main([str(run), str(path), "--to=resnet_jax", *flags])
+        assert interop.read_weights(path).arrays["batches_tracked/stem/bn/count"] == step
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match=r"it has pool_padding \(1, 1\) for \(0, 1\); force it"):
+        main([str(run), str(path), "--to=torchvision"])
+    main([str(run), str(path), "--to=torchvision", "--force"])
+    assert interop.load_pretrained(path).network.pool_padding == (0, 1)
 
 
 @pytest.mark.filterwarnings("default")

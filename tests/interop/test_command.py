@@ -8,12 +8,9 @@ import sys
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.evaluation import restore
-from resnet_jax.interop import load_pretrained, read_weights, save_pretrained
+from resnet_jax.interop import load_pretrained, save_pretrained
 from resnet_jax.interop.__main__ import main
-from resnet_jax.training import train
 from tests.interop.small import random_variables, small_network
-from tests.tiny import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,20 +38,6 @@ def test_converts_between_any_two(tmp_path, source):
         "model.safetensors",
         "preprocessor_config.json",
     ]
-
-
-def test_a_run_is_converted(tmp_path):
-    """Each of its checkpoints, with the steps as numbers of batches."""
-    train(tiny_config(total_steps=10), tmp_path / "run")
-    run = str(tmp_path / "run")
-    for step, flags in ((10, []), (8, ["--step", "8"]), (restore(run, "best").step, ["--best"])):
-        path = str(tmp_path / f"{step}{len(flags)}.safetensors")
-        main([run, path, "--to", "resnet_jax", *flags])
-        assert int(read_weights(path).arrays["batches_tracked/stem/bn/count"]) == step
-    with pytest.raises(InputError, match=r"it has stem 'imagenet' for 'cifar', shortcut 'B' for"):
-        main([run, str(tmp_path / "a.safetensors"), "--to", "torchvision"])
-    main([run, str(tmp_path / "a.safetensors"), "--to", "torchvision", "--force"])
-    assert load_pretrained(tmp_path / "a.safetensors").network.shortcut == "A"
 
 
 @pytest.mark.parametrize(

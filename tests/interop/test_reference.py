@@ -11,7 +11,7 @@ from resnet_jax.interop import load_pretrained
 from tests.interop.comparison import compare
 from tests.interop.references import DEPTHS, library, make
 
-FAST = {("torchvision", 18, "3x3"), ("huggingface", 50, "1x1")}
+FAST = {("torchvision", 18, "3x3")}
 NETWORKS = [
     *(("torchvision", depth, "3x3") for depth in DEPTHS),
     *(("timm", depth, "3x3") for depth in DEPTHS),
@@ -49,6 +49,19 @@ def test_a_network_equals_its_reference_in_both_modes(name, depth, stride_on, tm
     found = compare(module, pretrained, name, pixels=40 if fast else 64)
     numbers = "  ".join(f"{field} {value:.1e}" for field, value in found._asdict().items())
     print(f"\n{name:12}  {depth:3}  stride on {stride_on}  {numbers}")
+    check(found)
+
+
+@pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
+@pytest.mark.filterwarnings("default")
+def test_a_small_network_of_bottlenecks_equals_its_reference(stride_on, tmp_path):
+    small = {"depths": (2, 1, 2), "hidden_sizes": (32, 64, 128), "embedding_size": 8}
+    module = make("huggingface", 50, stride_on=stride_on, num_labels=10, **small)
+    pretrained = load_pretrained(write("huggingface", module, tmp_path))
+    check(compare(module, pretrained, "huggingface", pixels=40))
+
+
+def check(found):
     assert found.logits < 1e-5
     assert max(found.loss, found.gradients, found.statistics) < 1e-8
 

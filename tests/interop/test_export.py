@@ -1,0 +1,149 @@
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import resnet_jax
+from resnet_jax import InputError, interop
+from resnet_jax.data import Statistics, preprocess
+from resnet_jax.interop import export
+from resnet_jax.interop.export.__main__ import main
+from resnet_jax.training import train
+from tests.tiny import tiny_config
+
+pytest.importorskip("flatbuffers")
+
+SMALL = {
+    "cifar_resnet8": ({"width": 4}, (16, 16, 3)),
+    "resnet18": ({"width": 4}, (40, 40, 3)),
+    "lenet5": ({}, (32, 32, 1)),
+    "lenet5_1998": ({}, (32, 32, 1)),
+    "alexnet": ({"filters": (8, 8, 8, 8, 8), "hidden_units": 8}, (67, 67, 3)),
+    "vgg11_bn": ({"width": 2, "hidden_units": 8}, (40, 40, 3)),
+    "googlenet": ({"width": 8, "auxiliary_units": 8}, (80, 80, 3)),
+    "bn_inception": ({"width": 8}, (48, 48, 3)),
+    "prelu_net_a": (
+        {"filters": (4, 4, 4), "stem_filters": 4, "stage_sizes": (1, 1, 1), "hidden_units": 8},
+        (40, 40, 3),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return initialised("cifar_resnet8")
+
+
+def initialised(name):
+    options, shape = SMALL[name]
+    model = resnet_jax.create_model(name, num_classes=10, **options)
+    images = jnp.zeros((1, *shape))
+    return model, jax.jit(lambda k: model.init(k, images, train=False))(jax.random.key(0)), shape
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_was_exported_equals_the_network(name, tmp_path):
+    model, variables, shape = initialised(name)
+    path = tmp_path / "network.stablehlo"
+    path.write_bytes(export.export_stablehlo(model, variables, shape))
+    program = export.load_exported(path)
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    for batch in (1, 5):
+        images = np.random.default_rng(batch).normal(size=(batch, *shape)).astype(np.float32)
+        wanted = jax.jit(lambda v, x, m=model: m.apply(v, x, train=False))(variables, images)
+        np.testing.assert_allclose(program.call(images), np.asarray(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_with_statistics_it_takes_pixels(network):
+    model, variables, shape = network
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(90, 130, shape).astype(np.float32)
+    statistics = Statistics(mean, np.array([50, 60, 70], np.float32))
+    content = export.export_stablehlo(model, variables, shape, statistics=statistics)
+    pixels = rng.integers(0, 256, (3, *shape), np.uint8)
+    wanted = model.apply(
+        variables, preprocess({"image": jnp.asarray(pixels)}, statistics, padding=0), train=False
+    )
+    program = jax.export.deserialize(bytearray(content))
+    np.testing.assert_allclose(program.call(pixels), np.asarray(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_and_weights_are_exported_from_the_command_line(tmp_path, capsys):
+    train(tiny_config(total_steps=4), tmp_path / "run")
+    main([str(tmp_path / "run"), str(tmp_path / "a.stablehlo")])
+    assert "uint8 pixels, [n, 8, 8, 1] -> logits, cpu,cuda,tpu" in capsys.readouterr().out
+    logits = export.load_exported(tmp_path / "a.stablehlo").call(np.zeros((2, 8, 8, 1), np.uint8))
+    assert logits.shape == (2, 10)
+    with pytest.raises(InputError, match=r"there is something at .* already; name a new file"):
+        main([str(tmp_path / "run"), str(tmp_path / "a.stablehlo")])
+
+    model = resnet_jax.create_model("resnet18", num_classes=10, width=4)
+    images = jnp.zeros((1, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images, train=False)
+    weights, out = tmp_path / "w.safetensors", tmp_path / "b.stablehlo"
+    preprocessing = interop.Preprocessing(image_size=32, resize=32)
+    interop.save_pretrained(model, variables, weights, to="resnet_jax", preprocessing=preprocessing)
+    main([str(weights), str(out), "--normalised", "--platforms", "cpu"])
+    assert "normalised float32 images, [n, 32, 32, 3] -> logits, cpu" in capsys.readouterr().out
+    program = export.load_exported(out)
+    assert program.platforms == ("cpu",)
+    wanted = model.apply(variables, images, train=False)
+    np.testing.assert_allclose(program.call(images), np.asarray(wanted), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="is no run, so it has no checkpoints to choose from"):
+        main([str(weights), str(tmp_path / "c"), "--best"])
+    with pytest.raises(InputError, match="no platform 'gpu'; "):
+        main([str(weights), str(tmp_path / "c"), "--platforms", "gpu"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("run", "a.stablehlo", "b.stablehlo", "w.safetensors")
+    }
+
+
+def test_what_cannot_be_exported_is_refused(network):
+    model, variables, shape = network
+    with pytest.raises(InputError, match="no platform 'rocm'; known are cpu, cuda, tpu"):
+        export.export_stablehlo(model, variables, shape, platforms=["rocm"])
+    with pytest.raises(InputError, match="a program needs a platform, such as 'cpu'"):
+        export.export_stablehlo(model, variables, shape, platforms=[])
+    with pytest.raises(
+        InputError, match=r"cannot be exported with these variables .*\(16, 16, 1\)"
+    ):
+        export.export_stablehlo(model, variables, (16, 16, 1))
+    lenet, lenet_variables, _ = initialised("lenet5")
+    with pytest.raises(InputError, match="LeNet-5 needs images of 32x32 pixels"):
+        export.export_stablehlo(lenet, lenet_variables, (28, 28, 1))
+
+
+def test_what_was_not_exported_is_refused(network, tmp_path):
+    with pytest.raises(InputError, match="nothing cannot be read"):
+        export.load_exported(tmp_path / "nothing")
+    model, variables, shape = network
+    content = export.export_stablehlo(model, variables, shape, platforms=["cpu"])
+    for wrong in (b"", b"<html></html>", bytes(1000), content[:200]):
+        (tmp_path / "wrong").write_bytes(wrong)
+        with pytest.raises(InputError, match="wrong is no exported program, or a damaged one"):
+            export.load_exported(tmp_path / "wrong")
+
+
+def test_without_flatbuffers_it_says_so(network, monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install flatbuffers"):
+        export.export_stablehlo(*network)
+    with pytest.raises(InputError, match="pip install flatbuffers"):
+        export.load_exported(tmp_path / "x")
+
+
+def test_the_program_ends_with_a_sentence(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "resnet_jax.interop.export", "nowhere", str(tmp_path / "x")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("resnet_jax.interop.export: ")
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
