@@ -12,6 +12,7 @@ from resnet_jax.models import (
     ResidualBlock,
     ResNet,
     create_model,
+    features,
     list_models,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "ResNet",
     "ResidualBlock",
     "create_model",
+    "features",
     "list_models",
     "load_pretrained",
     "save_pretrained",

@@ -1,5 +1,6 @@
 """The building blocks of residual networks: shortcuts, residual and bottleneck blocks."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -19,9 +20,15 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def convolution(
-    filters: int, size: int, *, stride: int = 1, dtype: Dtype = jnp.float32, name: str
+    filters: int,
+    size: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    dtype: Dtype = jnp.float32,
+    name: str,
 ) -> nn.Conv:
-    """Returns a square convolution without bias, padded by `(size - 1) / 2` on every side.
+    """Returns a square convolution without bias, padded so that stride 1 keeps the size.
 
     The padding is spelt out because XLA's "SAME" pads (2, 3) where a 7x7 of stride 2 should
     pad (3, 3), which is another network.
@@ -30,7 +37,8 @@ def convolution(
         filters,
         (size, size),
         strides=stride,
-        padding=(size - 1) // 2,
+        padding=dilation * (size - 1) // 2,
+        kernel_dilation=dilation,
         use_bias=False,
         dtype=dtype,
         kernel_init=he_normal,
@@ -91,6 +99,9 @@ class ResidualBlock(nn.Module):
       zero_init_residual: Start the last scale at zero, so that the block starts as its shortcut
         (Goyal et al., arXiv 1706.02677, section 5.1).
       stride_on: For the sake of `BottleneckBlock`; there is no 1x1 convolution here.
+      dilation: Distance of the pixels that a 3x3 convolution reads.
+      first_dilation: The same for the first convolution alone, if it is another one, see
+        `ResNet.output_stride`.
       norm: Makes a normalisation layer: `norm(name=..., scale_init=...)`.
       dtype: Type of the arithmetic.
     """
@@ -102,15 +113,19 @@ class ResidualBlock(nn.Module):
     shortcut: ShortcutKind | None = "B"
     zero_init_residual: bool = False
     stride_on: StrideOn = "1x1"
+    dilation: int = 1
+    first_dilation: int | None = None
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
         """Returns the block's output; `h2 = ceil(h / stride)`."""
-        y = convolution(self.filters, 3, stride=self.stride, dtype=self.dtype, name="conv1")(x)
+        conv = functools.partial(convolution, self.filters, 3, dtype=self.dtype)
+        first = self.first_dilation or self.dilation
+        y = conv(stride=self.stride, dilation=first, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train=train))
-        y = convolution(self.filters, 3, dtype=self.dtype, name="conv2")(y)
+        y = conv(dilation=self.dilation, name="conv2")(y)
         y = self.norm(name="bn2", scale_init=_last_scale(self.zero_init_residual))(y, train=train)
         return nn.relu(_add_shortcut(self, y, x, train=train))
 
@@ -125,6 +140,9 @@ class BottleneckBlock(nn.Module):
       zero_init_residual: As in `ResidualBlock`.
       stride_on: Which convolution has the stride: the first "1x1" (the paper, "v1") or the "3x3"
         (torchvision and others, "v1.5").
+      dilation: Distance of the pixels that the 3x3 convolution reads.
+      first_dilation: The same if `stride_on` is "3x3" and it is another one, see
+        `ResNet.output_stride`.
       norm: Makes a normalisation layer: `norm(name=..., scale_init=...)`.
       dtype: Type of the arithmetic.
 
@@ -139,6 +157,8 @@ class BottleneckBlock(nn.Module):
     shortcut: ShortcutKind | None = "B"
     zero_init_residual: bool = False
     stride_on: StrideOn = "1x1"
+    dilation: int = 1
+    first_dilation: int | None = None
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Dtype = jnp.float32
 
@@ -150,12 +170,15 @@ class BottleneckBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
         """Returns the block's output; `h2 = ceil(h / stride)`, `d = 4 * filters`."""
-        first, second = (self.stride, 1) if self.stride_on == "1x1" else (1, self.stride)
-        y = convolution(self.filters, 1, stride=first, dtype=self.dtype, name="conv1")(x)
+        conv = functools.partial(convolution, dtype=self.dtype)
+        first, second, dilation = self.stride, 1, self.dilation
+        if self.stride_on == "3x3":
+            first, second, dilation = 1, self.stride, self.first_dilation or self.dilation
+        y = conv(self.filters, 1, stride=first, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train=train))
-        y = convolution(self.filters, 3, stride=second, dtype=self.dtype, name="conv2")(y)
+        y = conv(self.filters, 3, stride=second, dilation=dilation, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y, train=train))
-        y = convolution(self.filters * self.expansion, 1, dtype=self.dtype, name="conv3")(y)
+        y = conv(self.filters * self.expansion, 1, name="conv3")(y)
         y = self.norm(name="bn3", scale_init=_last_scale(self.zero_init_residual))(y, train=train)
         return nn.relu(_add_shortcut(self, y, x, train=train))
 

@@ -1,6 +1,7 @@
 """Residual networks and their plain counterparts (He et al., arXiv 1512.03385)."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
@@ -26,7 +27,7 @@ StemKind = Literal["imagenet", "cifar"]
 
 
 class Stem(nn.Module):
-    """What comes before the first stage.
+    """What comes before the first stage; its output is sown as `intermediates/stem/output`.
 
     Attributes:
       filters: Channels of the convolution.
@@ -51,28 +52,46 @@ class Stem(nn.Module):
         x = nn.relu(self.norm(name="bn")(x, train=train))
         if self.kind == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=(self.pool_padding,) * 2)
+        self.sow("intermediates", "output", x)
         return x
 
 
 class Stage(nn.Module):
     """Blocks of one output size, `block1`, `block2`, ...; the first has the stage's stride.
 
+    The last one's output is sown as `output` into the collection `intermediates`.
+
     Attributes:
       blocks: Number of blocks.
       stride: Stride of the first block.
-      block: Makes a block: `block(stride=..., name=...)`.
+      dilation: Dilation of the blocks.
+      first_dilation: That of the first block up to the convolution with its stride.
+      block: Makes a block: `block(stride=..., dilation=..., first_dilation=..., name=...)`.
+      remat: Keep of each block the input alone, and compute it again when gradients need it.
     """
 
     blocks: int
     stride: int
+    dilation: int
+    first_dilation: int
     block: Callable[..., nn.Module]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
         """Returns the output of the last block."""
+
+        def run(block: nn.Module, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+            return block(x, train=train)
+
+        run = nn.remat(run) if self.remat else run
         for i in range(self.blocks):
-            stride = self.stride if i == 0 else 1
-            x = self.block(stride=stride, name=f"block{i + 1}")(x, train=train)
+            stride, first = (1, None) if i else (self.stride, self.first_dilation)
+            block = self.block(
+                stride=stride, dilation=self.dilation, first_dilation=first, name=f"block{i + 1}"
+            )
+            x = run(block, x)
+        self.sow("intermediates", "output", x)
         return x
 
 
@@ -80,7 +99,8 @@ class ResNet(nn.Module):
     """A residual or plain network: stem, stages, global average pooling and a linear head.
 
     Submodules are `stem`, `stage1`, `stage2`, ... and `head`; each stage halves the resolution (the
-    first does not) and doubles the filters.
+    first does not) and doubles the filters. `apply(..., mutable=["intermediates"])` brings the
+    outputs of the stem and the stages, as `intermediates[name]["output"][0]`; see also `features`.
 
     Variants by name (`resnet_jax.create_model`):
       resnet18, 34, 50, 101, 152: table 1, shortcut B, down-sampling as in the paper ("v1").
@@ -93,7 +113,7 @@ class ResNet(nn.Module):
 
     Attributes:
       stage_sizes: Blocks of each stage.
-      block: `ResidualBlock` or `BottleneckBlock`, or another with their fields.
+      block: `ResidualBlock` or `BottleneckBlock`, or another that takes their fields.
       num_classes: Number of logits.
       width: Filters of the first stage's blocks, and of the stem.
       stem: "imagenet" or "cifar", see `Stem`.
@@ -102,6 +122,14 @@ class ResNet(nn.Module):
       shortcut: "A", "B", "C" (see `Shortcut`), or `None` for a plain network.
       stride_on: Where a bottleneck's stride is, "1x1" or "3x3".
       zero_init_residual: Start the last scale of every block at zero.
+      output_stride: Pixels of the image to one of the last stage, for dense prediction: stages
+        that would go beyond it keep the resolution, and dilate their 3x3 convolutions instead
+        (8 or 16 in DeepLab, Chen et al., arXiv 1606.00915). In the first of such blocks those up
+        to the convolution that had the stride keep the dilation of the stage before, so that the
+        network, with the same variables, agrees with the one without where that has pixels.
+        `None`: no stage is dilated (32 for `resnet50`).
+      remat: Keep of each block the input alone in training, and compute it again for the
+        gradients: less memory for one more forward pass. Changes no number but by rounding.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
       bn_momentum: Share of the running statistics that a step keeps.
       bn_epsilon: Added to the variances.
@@ -121,6 +149,8 @@ class ResNet(nn.Module):
     shortcut: ShortcutKind | None = "B"
     stride_on: StrideOn = "1x1"
     zero_init_residual: bool = False
+    output_stride: int | None = None
+    remat: bool = False
     dtype: Dtype = jnp.float32
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
@@ -140,7 +170,13 @@ class ResNet(nn.Module):
             raise InputError(
                 f"stage_sizes is {self.stage_sizes}; each stage needs at least one block"
             )
+        strides = [self._stem_stride * 2**i for i in range(len(self.stage_sizes))]
+        checks.one_of("output_stride", self.output_stride, (*strides, None))
         super().__post_init__()
+
+    @property
+    def _stem_stride(self) -> int:
+        return 4 if self.stem == "imagenet" else 1
 
     @nn.compact
     def __call__(
@@ -158,7 +194,12 @@ class ResNet(nn.Module):
         x = Stem(self.width, self.stem, self.pool_padding, norm, self.dtype, name="stem")(
             images.astype(self.dtype), train=train
         )
+        output_stride, dilation = self._stem_stride, 1
         for i, blocks in enumerate(self.stage_sizes):
+            stride, first_dilation = 1 if i == 0 else 2, dilation
+            if output_stride * stride > (self.output_stride or math.inf):
+                stride, dilation = 1, dilation * stride
+            output_stride *= stride
             block = functools.partial(
                 self.block,
                 filters=self.width * 2**i,
@@ -168,7 +209,10 @@ class ResNet(nn.Module):
                 norm=norm,
                 dtype=self.dtype,
             )
-            x = Stage(blocks, 1 if i == 0 else 2, block, name=f"stage{i + 1}")(x, train=train)
+            stage = Stage(
+                blocks, stride, dilation, first_dilation, block, self.remat, name=f"stage{i + 1}"
+            )
+            x = stage(x, train=train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)  # in bfloat16 the sum would lose digits
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
 
@@ -190,6 +234,7 @@ def _variants() -> Mapping[str, Variant]:
         variants[f"resnet{depth}_v1_5"] = Variant(ResNet, resnet | v1_5)
         if block is ResidualBlock:
             variants[f"plain{depth}"] = Variant(ResNet, resnet, fixed=plain)
+    small = functools.partial(Variant, ResNet, image_shape=(32, 32, 3))
     for depth in (8, 20, 32, 44, 56, 110, 1202):
         cifar = {
             "stage_sizes": ((depth - 2) // 6,) * 3,
@@ -198,9 +243,9 @@ def _variants() -> Mapping[str, Variant]:
             "width": 16,
             "stem": "cifar",
         }
-        variants[f"cifar_resnet{depth}"] = Variant(ResNet, cifar | {"shortcut": "A"})
+        variants[f"cifar_resnet{depth}"] = small(cifar | {"shortcut": "A"})
         if depth in (20, 32, 44, 56, 110):
-            variants[f"cifar_plain{depth}"] = Variant(ResNet, cifar, fixed=plain)
+            variants[f"cifar_plain{depth}"] = small(cifar, fixed=plain)
     return variants
 
 

@@ -22,9 +22,10 @@ if jax.__version_info__ < (0, 11):  # newer ones have no such choice
     QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
-def convolve(x, p, stride):
+def convolve(x, p, stride, dilation=1):
     kernel = p["kernel"].permute(3, 2, 0, 1)
-    return F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+    padding = dilation * (kernel.shape[-1] // 2)
+    return F.conv2d(x, kernel, stride=stride, padding=padding, dilation=dilation)
 
 
 def normalize(x, p, s, train):
@@ -36,15 +37,18 @@ def normalize(x, p, s, train):
     return y
 
 
-def torch_block(x, p, s, train, *, stride, shortcut, stride_on="1x1"):
-    if "conv3" in p:
-        strides = (stride, 1, 1) if stride_on == "1x1" else (1, stride, 1)
+def torch_block(x, p, s, train, *, stride, shortcut, stride_on="1x1", dilations=(1, 1)):
+    first, later = dilations  # of the convolutions up to the one with the stride, and after it
+    if "conv3" not in p:
+        steps = ((stride, first), (1, later))
+    elif stride_on == "1x1":
+        steps = ((stride, 1), (1, later), (1, 1))
     else:
-        strides = (stride, 1)
+        steps = ((1, 1), (stride, first), (1, 1))
     y = x
-    for i, step in enumerate(strides, 1):
+    for i, step in enumerate(steps, 1):
         y = F.relu(y) if i > 1 else y
-        y = normalize(convolve(y, p[f"conv{i}"], step), p[f"bn{i}"], s[f"bn{i}"], train)
+        y = normalize(convolve(y, p[f"conv{i}"], *step), p[f"bn{i}"], s[f"bn{i}"], train)
     if shortcut == "C" or (shortcut == "B" and x.shape != y.shape):
         p, s = p["shortcut"], s["shortcut"]
         y = y + normalize(convolve(x, p["conv"], stride), p["bn"], s["bn"], train)
@@ -54,14 +58,20 @@ def torch_block(x, p, s, train, *, stride, shortcut, stride_on="1x1"):
     return F.relu(y)
 
 
-def torch_network(x, p, s, train, *, stages, pool, stem_stride, **options):
+def torch_network(x, p, s, train, *, stages, pool, stem_stride, dilated=(), **options):
     x = convolve(x, p["stem"]["conv"], stem_stride)
     x = pool(F.relu(normalize(x, p["stem"]["bn"], s["stem"]["bn"], train)))
+    dilation = 1
     for i, blocks in enumerate(stages, 1):
+        # As torchvision's `replace_stride_with_dilation` does it.
+        stride, before = 2 if i > 1 else 1, dilation
+        if i in dilated:
+            stride, dilation = 1, dilation * stride
         for j in range(1, blocks + 1):
-            name, stride = (f"stage{i}", f"block{j}"), 2 if i > 1 and j == 1 else 1
-            p_block, s_block = p[name[0]][name[1]], s[name[0]][name[1]]
-            x = torch_block(x, p_block, s_block, train, stride=stride, **options)
+            p_block, s_block = p[f"stage{i}"][f"block{j}"], s[f"stage{i}"][f"block{j}"]
+            at = {"stride": stride, "dilations": (before, dilation)}
+            at = at if j == 1 else {"stride": 1, "dilations": (dilation, dilation)}
+            x = torch_block(x, p_block, s_block, train, **at, **options)
     return x.mean((2, 3)) @ p["head"]["kernel"] + p["head"]["bias"]
 
 
@@ -195,6 +205,21 @@ def test_imagenet_network_equals_torch(stride_on, padding, torch_pooling):
         torch_network, stages=(1, 1), stem_stride=2, pool=pool, shortcut="B", stride_on=stride_on
     )
     check_against_torch(module, (3, 32, 32, 3), reference)
+
+
+@pytest.mark.parametrize("block", [ResidualBlock, BottleneckBlock])
+def test_dilated_network_equals_torch(block):
+    module = network((1, 2), block=block, stem="cifar", stride_on="3x3", output_stride=1)
+    reference = functools.partial(
+        torch_network,
+        stages=(1, 2),
+        stem_stride=1,
+        pool=lambda x: x,
+        dilated=(2,),
+        shortcut="B",
+        stride_on="3x3",
+    )
+    check_against_torch(module, (2, 9, 9, 3), reference)
 
 
 @pytest.mark.parametrize(("pixels", "stride", "channels"), [(6, 1, 3), (6, 2, 5), (7, 2, 3)])

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from resnet_jax import InputError, ResNet, create_model, list_models
-from resnet_jax.models import model_options
+from resnet_jax.models import image_shape, model_options
 
 
 def model_fields(name, *fields, **options):
@@ -52,10 +52,25 @@ def test_options_are_the_fields_of_the_module():
 
 
 @pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("resnet50", (224, 224, 3)),
+        ("cifar_resnet20", (32, 32, 3)),
+        ("cifar_plain20", (32, 32, 3)),
+        ("lenet5", (32, 32, 1)),
+        ("alexnet", (227, 227, 3)),
+    ],
+)
+def test_networks_know_the_images_that_they_were_designed_for(name, shape):
+    assert image_shape(name) == shape
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: create_model("resnet51"), "there is no model 'resnet51'; did you mean resnet"),
         (lambda: create_model("ResNet50"), "did you mean .*resnet50"),
+        (lambda: image_shape("resnet51"), "there is no model 'resnet51'; did you mean resnet"),
         (lambda: model_options("plain50"), "there is no model 'plain50'; did you mean .*plain18"),
         (
             lambda: create_model("resnet18", num_clases=10),
