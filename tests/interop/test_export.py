@@ -130,9 +130,13 @@ def test_what_was_not_exported_is_refused(network, tmp_path):
 
 def test_without_flatbuffers_it_says_so(network, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install flatbuffers"):
+    with pytest.raises(
+        InputError, match=r"flatbuffers has to be installed: pip install 'resnet_jax\[export\]'"
+    ):
         export.export_stablehlo(*network)
-    with pytest.raises(InputError, match="pip install flatbuffers"):
+    with pytest.raises(
+        InputError, match=r"flatbuffers has to be installed: pip install 'resnet_jax\[export\]'"
+    ):
         export.load_exported(tmp_path / "x")
 
 

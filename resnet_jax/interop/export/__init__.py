@@ -1,0 +1,112 @@
+"""Networks as StableHLO programs, which run without this package.
+
+`export_stablehlo` returns one, with the weights in it, and `load_exported` reads it again with
+nothing but jax; `python -m resnet_jax.interop.export SOURCE DESTINATION` writes one.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from flax import linen as nn
+from jax import export
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from resnet_jax.data import Statistics, preprocess
+from resnet_jax.errors import InputError, unknown
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_stablehlo(
+    model: nn.Module,
+    variables: Mapping[str, PyTree[Float[Array, "..."]]],
+    image_shape: tuple[int, int, int],
+    *,
+    statistics: Statistics | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+) -> bytes:
+    """Returns a network as a program for batches of any size and for several platforms at once.
+
+    jax promises to read it for six months, on the platforms that it was made for. The file is as
+    large as the weights.
+
+    Args:
+      model: The network.
+      variables: Its `params` and `batch_stats`.
+      image_shape: Height, width and channels of its images.
+      statistics: What images are normalised with. With them the program takes pixels as files have
+        them, uint8 [n, h, w, c], and so needs nobody who knows of a mean; without them it takes
+        float32 images, normalised already. It returns float32 logits [n, num_classes].
+      platforms: Of "cpu", "cuda" and "tpu".
+
+    Raises:
+      InputError: There is no such platform, the variables or the images are not the network's, or
+        the package `flatbuffers` is missing.
+    """
+    _need_flatbuffers()
+    platforms = tuple(platforms)
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise unknown("platform", platform, PLATFORMS)
+    if not platforms:
+        raise InputError(f"a program needs a platform, such as {PLATFORMS[0]!r}")
+
+    def logits_of(image: Float[Array, "h w c"] | UInt8[Array, "h w c"]) -> Float[Array, " classes"]:
+        images = image[None]
+        if statistics is not None:
+            images = preprocess({"image": images}, statistics, padding=0)
+        logits = model.apply(variables, images, train=False)
+        assert isinstance(logits, jax.Array)
+        return logits[0]
+
+    # One image at a time, because a network may ask for the length of its batch, and a symbol has
+    # none; no image's logits depend on another's.
+    (batch,) = export.symbolic_shape("batch")
+    dtype = jnp.float32 if statistics is None else jnp.uint8
+    images = jax.ShapeDtypeStruct((batch, *image_shape), dtype)
+    try:
+        exported = export.export(jax.jit(jax.vmap(logits_of)), platforms=platforms)(images)
+    except InputError:
+        raise
+    except Exception as error:  # flax and jax raise many kinds for variables that do not fit
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"the network cannot be exported with these variables for images of shape "
+            f"{tuple(image_shape)}: {reason}"
+        ) from error
+    return bytes(exported.serialize())
+
+
+def load_exported(path: epath.PathLike) -> export.Exported:
+    """Returns a program that `export_stablehlo` made: `.call(images)` runs it.
+
+    A program is run as it is: load only files from those whom you trust.
+
+    Args:
+      path: The file.
+
+    Raises:
+      InputError: There is no such file, it is something else, or the package `flatbuffers` is
+        missing.
+    """
+    _need_flatbuffers()
+    path = epath.Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    try:
+        return export.deserialize(bytearray(content))
+    except Exception as error:  # whatever flatbuffers meets in a file of another kind
+        raise InputError(f"{path} is no exported program, or a damaged one: {error}") from error
+
+
+def _need_flatbuffers() -> None:
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError(
+            "to write or read programs flatbuffers has to be installed: "
+            "pip install 'resnet_jax[export]'"
+        )

@@ -1,0 +1,111 @@
+"""Every file of configs/: what it promises can be run."""
+
+import importlib.util
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from resnet_jax import config as configs
+from resnet_jax.errors import InputError
+from resnet_jax.training.optimizer import make_optimizer
+from resnet_jax.training.schedules import make_schedule
+from tests.test_entry import program
+
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+FILES = sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+def load(file):
+    spec = importlib.util.spec_from_file_location(f"configs_{file[:-3]}", FOLDER / file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def names_of(file):
+    return getattr(load(file), "NAMES", [None])
+
+
+NAMED = [
+    pytest.param(file, name, marks=[pytest.mark.slow] * (name == "resnet1202"))
+    for file in FILES
+    for name in names_of(file)
+]
+GREY = ("digits", "mnist")
+
+
+def get(file, name):
+    return load(file).get_config(*[name] * (name is not None))
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_every_config_can_be_run(file, name):
+    config = get(file, name)
+    configs.check(config)
+    make_optimizer(config.optimizer)
+    make_schedule(config.schedule, config.total_steps)
+    configs.build_augmentation(config)
+
+    model = configs.build_model(config, num_classes=10)
+    size, channels = config.data.image_size, 1 if config.data.source in GREY else 3
+    images = jnp.zeros((2, size, size, channels))
+    logits, _ = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), images, train=False)
+    )
+    assert logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_docstring_has_the_command_the_names_the_result_and_the_cost(file):
+    module, names = load(file), names_of(file)
+    text = " ".join((module.__doc__ or "").split())
+    command = re.search(r"python train\.py --workdir W( --config configs/(\S+))?", text)
+    assert command is not None
+    if command[2] is not None:
+        written, _, name = command[2].partition(":")
+        assert written == file
+        assert names == [None] or name in names
+        assert module.get_config() == get(file, name)
+    assert re.search(r"Data: .*Expected", text)
+    assert names == [None] or re.search("Names: .*Data: .*Expected.*Cost: ", text)
+
+
+@pytest.mark.parametrize(
+    ("file", "wrong", "near"),
+    [
+        ("cifar10.py", "resnet21", "resnet20"),
+        ("imagenet.py", "resnet5", "resnet50"),
+        ("lenet.py", "lenet", "lenet5"),
+        ("alexnet.py", "alexnt", "alexnet"),
+        ("vgg.py", "vgg17", "vgg16"),
+        ("googlenet.py", "googlenett", "googlenet"),
+        ("prelu_net.py", "prelu_net_d", "prelu_net_c"),
+    ],
+)
+def test_a_name_that_a_file_does_not_have_is_refused(file, wrong, near):
+    with pytest.raises(InputError, match=rf"no network of configs/{file} '{wrong}'; .*{near}"):
+        get(file, wrong)
+
+
+def test_every_file_with_names_refuses_others():
+    for file in FILES:
+        if names_of(file) != [None]:
+            with pytest.raises(InputError, match=f"no network of configs/{file} 'x'; known are"):
+                get(file, "x")
+
+
+def test_the_program_says_it_in_one_sentence(tmp_path):
+    ended = program(
+        "train.py", "--workdir", "run", f"--config={FOLDER}/cifar10.py:resnet21", cwd=tmp_path
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "train.py: the config cannot be read: there is no network of configs/cifar10.py 'resnet21'"
+    )
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
