@@ -4,6 +4,7 @@ The networks are here; `resnet_jax.data`, `resnet_jax.training` and `resnet_jax.
 `train.py` and `evaluate.py` are made of.
 """
 
+from resnet_jax.analysis import summarize
 from resnet_jax.errors import InputError
 from resnet_jax.interop import load_pretrained, save_pretrained
 from resnet_jax.models import (
@@ -29,4 +30,5 @@ __all__ = [
     "list_models",
     "load_pretrained",
     "save_pretrained",
+    "summarize",
 ]

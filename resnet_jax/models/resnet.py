@@ -18,7 +18,6 @@ from resnet_jax.models.blocks import (
     ShortcutKind,
     StrideOn,
     convolution,
-    he_normal,
 )
 from resnet_jax.models.normalization import BatchNorm, GroupSize
 from resnet_jax.models.variant import Variant
@@ -214,7 +213,10 @@ class ResNet(nn.Module):
             )
             x = stage(x, train=train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)  # in bfloat16 the sum would lose digits
-        return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+        # Small, so that all classes start as equally likely (Goyal et al., section 5.1): the He
+        # initialiser is for layers that a rectifier follows.
+        small = nn.initializers.normal(0.01)
+        return nn.Dense(self.num_classes, kernel_init=small, name="head")(x)
 
 
 def _variants() -> Mapping[str, Variant]:

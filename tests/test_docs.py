@@ -1,0 +1,33 @@
+"""The examples of the documentation run."""
+
+import pathlib
+import re
+import shlex
+
+import jax
+
+from resnet_jax.analysis.summary import main
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_examples_of_research_run_in_order():
+    names = {}
+    examples = blocks(DOCS / "research.md", "python")
+    assert examples
+    with jax.default_prng_impl("rbg"):  # compiles several times faster than the default
+        for example in examples:
+            exec(compile(example, "research.md", "exec"), names)
+
+
+def test_commands_of_research_run(capsys):
+    (commands,) = blocks(DOCS / "research.md", "sh")
+    for command in commands.splitlines():
+        program, arguments = command.split(" -m resnet_jax.analysis.summary ")
+        assert program == "python"
+        main(shlex.split(arguments))
+        assert "multiply-adds" in capsys.readouterr().out
