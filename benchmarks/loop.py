@@ -12,9 +12,9 @@ for nobody.
 import argparse
 import collections
 import contextlib
-import importlib.util
 import io
 import pathlib
+import runpy
 import statistics
 import tempfile
 import time
@@ -60,10 +60,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()
 
-    spec = importlib.util.spec_from_file_location("config", CONFIGS / f"{arguments.config}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = runpy.run_path(str(CONFIGS / f"{arguments.config}.py"))["get_config"]()
     config.total_steps = arguments.steps
     config.eval_every = config.checkpoint_every = 10 * arguments.steps
 

@@ -79,7 +79,7 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
         if "config" in flags.FLAGS:
-            flags.FLAGS["config"].value.keys()  # of a file that was not found, this says so
+            list(flags.FLAGS["config"].value or ())  # of a file that was not found, this says so
     except flags.UnrecognizedFlagError as error:
         _end(error)
     except Exception as error:  # a config file is a program, and can raise anything
