@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,7 @@ def expected_shapes(network: ResNet, channels: int) -> Mapping[str, Shape]:
     variables = jax.eval_shape(init, jax.random.key(0), images)
     # The parameters first, which is what a message about differences should begin with.
     tree = {name: variables[name] for name in ("params", "batch_stats")}
-    flat = traverse_util.flatten_dict(tree, sep="/")
+    flat = cast(dict[str, jax.ShapeDtypeStruct], traverse_util.flatten_dict(tree, sep="/"))
     shapes = {name: leaf.shape for name, leaf in flat.items()}
     return shapes | {_count_of(name): () for name in shapes if name.endswith("/mean")}
 

@@ -1,6 +1,7 @@
 """The outputs of a network's submodules, by name."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from flax import linen as nn
 from flax import traverse_util
@@ -44,7 +45,8 @@ def features(
     _, sown = model.apply(
         variables, images, train=False, capture_intermediates=is_wanted, mutable=["intermediates"]
     )
-    outputs = traverse_util.flatten_dict(sown.get("intermediates", {}), sep="/")
+    flat = traverse_util.flatten_dict(sown.get("intermediates", {}), sep="/")
+    outputs = cast(dict[str, tuple[Array, ...]], flat)
     for name in names:
         if name not in paths:
             raise unknown("submodule", name, paths)

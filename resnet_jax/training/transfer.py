@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from resnet_jax import interop
 from resnet_jax.data import Statistics
@@ -80,8 +80,8 @@ def transfer(model: nn.Module, fresh: Variables, source: Source, new: Sequence[s
 
 
 def _transfer(fresh: PyTree, source: PyTree, new: Sequence[str]) -> PyTree:
-    fresh = traverse_util.flatten_dict(fresh, sep="/")
-    source = traverse_util.flatten_dict(source, sep="/")
+    fresh = cast(dict[str, Array], traverse_util.flatten_dict(fresh, sep="/"))
+    source = cast(dict[str, Array], traverse_util.flatten_dict(source, sep="/"))
     merged = {}
     for path in dict.fromkeys([*fresh, *source]):
         if _is_below(path, new):

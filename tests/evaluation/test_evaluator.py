@@ -32,7 +32,7 @@ def errors_written_out(model, variables, images):
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 360), (4, 100), (8, 7)])
 def test_every_image_counts_once(images, devices, batch_size):
     model = create_model("cifar_resnet8", stage_sizes=(1,), width=4)
-    variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)), train=False)
+    variables = dict(model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)), train=False))
     replicas = Replicas(devices=jax.devices()[:devices])
     evaluator = Evaluator(model, images, STATISTICS, replicas, batch_size=batch_size)
     found = evaluator(replicas.place(variables))
