@@ -205,15 +205,16 @@ def test_init_gives_the_same_params_and_batch_stats_whatever_train_is():
         np.testing.assert_array_equal(value, float(path[-1] == "var"))
 
 
-def test_kernels_start_with_the_variance_of_he_et_al():
+def test_kernels_start_with_the_variance_of_he_et_al_and_the_head_small():
     model = ResNet((1,), block=ResidualBlock, num_classes=1000, stem="cifar")
     init = jax.jit(functools.partial(model.init, train=False))
     params = init(KEY, jnp.ones((1, 8, 8, 3)))["params"]
     for path, value in traverse_util.flatten_dict(params, sep=".").items():
         if path.endswith("kernel"):
             fan_in = value.size // value.shape[-1]
+            expected = 0.01 if path == "head.kernel" else math.sqrt(2 / fan_in)
             tolerance = 5 / math.sqrt(2 * value.size)
-            assert float(value.std()) == pytest.approx(math.sqrt(2 / fan_in), rel=tolerance)
+            assert float(value.std()) == pytest.approx(expected, rel=tolerance)
         else:
             np.testing.assert_array_equal(value, float(path.endswith("scale")))
 
