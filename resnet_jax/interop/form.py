@@ -16,7 +16,10 @@ from resnet_jax.models import BottleneckBlock, ResidualBlock, ResNet
 
 Shape = tuple[int, ...]
 
-INVISIBLE = ("shortcut", "stride_on", "pool_padding", "bn_momentum", "bn_epsilon")
+INVISIBLE = (
+    *("shortcut", "stride_on", "pool_padding", "output_stride"),
+    *("bn_momentum", "bn_epsilon"),
+)
 """Fields of a network that change what it computes and can't be told from its arrays."""
 
 FOREIGN_FORM: dict[str, Any] = {
@@ -24,6 +27,7 @@ FOREIGN_FORM: dict[str, Any] = {
     "shortcut": "B",
     "stride_on": "3x3",
     "pool_padding": (1, 1),
+    "output_stride": None,
     "bn_momentum": 0.9,
     "bn_epsilon": 1e-5,
 }

@@ -135,7 +135,7 @@ def _said_by(entry: Mapping[str, Json]) -> dict[str, Any]:
             "bn_momentum": int() | float(),
             "bn_epsilon": int() | float(),
             **others,
-        } as network if others.keys() == {"shortcut", "stride_on"}:
+        } as network if others.keys() == {"shortcut", "stride_on", "output_stride"}:
             return dict(network)
         case network:
             raise InputError(f"its metadata {ENTRY} says of its network {network}")

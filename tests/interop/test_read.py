@@ -146,6 +146,7 @@ def test_a_tower_of_stages_is_not_climbed(tmp_path):
         ('{"network": {"width": 8}}', "says of its network {'width': 8}"),
         ({"pool_padding": [10**9, 0]}, r"says of its network {.*1000000000"),
         ({"stride_on": "5x5"}, "stride_on is '5x5'; it must be one of '1x1', '3x3'"),
+        ({"output_stride": 3}, "output_stride is 3; it must be one of 4, 8, None"),
         ({"shortcut": []}, r"shortcut is \[\]; it must be one of"),
         ({"bn_epsilon": "much"}, "says of its network"),
         ({"image_size": 10**9}, "the metadata describes no preprocessing that is known here"),

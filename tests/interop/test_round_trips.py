@@ -48,6 +48,7 @@ def check_same(one, other):
             "shortcut": st.sampled_from(["A", "B", "C", None]),
             "stride_on": st.sampled_from(["1x1", "3x3"]),
             "pool_padding": st.sampled_from([(0, 1), (1, 1)]),
+            "dilated": st.booleans(),
             "bn_epsilon": st.sampled_from([1e-5, 1e-3]),
             "bn_momentum": st.sampled_from([0.9, 0.99]),
         }
@@ -68,6 +69,8 @@ def test_ours_comes_back_from_every_dialect(
     dtype,
     seed,
 ):
+    first = 4 if stem == "imagenet" else 1
+    invisible["output_stride"] = first if invisible.pop("dilated") else None
     network = small_network(
         block,
         stage_sizes=stage_sizes,

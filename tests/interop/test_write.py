@@ -14,6 +14,7 @@ from tests.interop.small import random_variables, small_network
         ({"stride_on": "1x1"}, "stride_on '3x3' for '1x1'"),
         ({"pool_padding": (0, 1)}, r"pool_padding \(1, 1\) for \(0, 1\)"),
         ({"bn_epsilon": 1e-3}, "bn_epsilon 1e-05 for 0.001"),
+        ({"output_stride": 4}, "output_stride None for 4"),
         ({"stem": "cifar"}, "stem 'imagenet' for 'cifar'"),
     ],
 )
