@@ -32,10 +32,10 @@ def config_of(root, **overrides):
             "data.in_memory": False,
             "data.augment": "scale_jitter",
             "data.eval_resize": 9,
-            "total_steps": 20,
+            "total_steps": 60,
             "eval_every": 4,
             "schedule.name": "plateau",  # whose state is in the checkpoints
-            "schedule.patience": 1,
+            "schedule.patience": 2,
             "schedule.factor": 0.7,
             **overrides,
         }
