@@ -8,6 +8,7 @@ status: 0 done, 2 wrong input.
 
 import argparse
 import ast
+import signal
 from collections.abc import Sequence
 
 from flax import linen as nn
@@ -57,4 +58,5 @@ def _model(name: str, options: Sequence[str]) -> nn.Module:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` may leave early
     main()

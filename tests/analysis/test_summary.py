@@ -1,5 +1,8 @@
 """The program and its tables."""
 
+import subprocess
+import sys
+
 import pytest
 
 from resnet_jax.analysis.summary import main
@@ -121,3 +124,11 @@ def test_wrong_input_gets_one_sentence(capsys, arguments, message):
     assert err.startswith(f"summary: {message}")
     assert len(err.splitlines()) == 1
     assert out == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = [sys.executable, "-m", "resnet_jax.analysis.summary", "resnet152"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"layer")
+        process.stdout.close()
+        assert process.stderr.read() == b""
