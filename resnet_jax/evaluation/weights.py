@@ -58,7 +58,7 @@ def evaluate_weights(
     dtype = configs.DTYPES[config.dtype]
     pretrained = interop.load_pretrained(source, preprocessing=preprocessing, dtype=dtype)
     preprocessing = pretrained.preprocessing
-    channels = pretrained.variables["params"]["stem"]["conv"]["kernel"].shape[2]
+    channels = pretrained.in_channels
     split = split or config.data.eval_split
     config = config.copy_and_resolve_references()
     config.data.image_size = preprocessing.image_size

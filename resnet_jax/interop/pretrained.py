@@ -32,6 +32,11 @@ class Pretrained(NamedTuple):
     preprocessing: Preprocessing
     source: str
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.variables["params"]["stem"]["conv"]["kernel"].shape[2]
+
 
 def load_pretrained(
     source: epath.PathLike,
