@@ -92,7 +92,7 @@ class AlexNet(nn.Module):
             bias_init=nn.initializers.ones,
             dtype=self.dtype,
             name="hidden",
-        )(x.reshape(len(x), -1), train=train)
+        )(x.reshape(x.shape[0], -1), train=train)
         init = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 

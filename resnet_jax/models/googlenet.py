@@ -102,7 +102,7 @@ class AuxiliaryHead(nn.Module):
                 )
             x = average_pool(x, 5, 3)
         x = self.unit(self.filters, 1, name="conv")(adaptive_pool(x, 4), train=train)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(self.units, dtype=self.dtype, kernel_init=xavier, name="fc")(x))
         still = not train or self.is_initializing()
         x = nn.Dropout(self.dropout_rate, deterministic=still, name="dropout")(x)

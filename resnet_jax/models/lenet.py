@@ -167,7 +167,7 @@ class LeNet5(nn.Module):
         else:
             x = self._convolve(x, 16, "c3")
         x = self._subsample(self._activate(x), "s4")
-        x = self._activate(self._convolve(x, 120, "c5")).reshape(len(x), -1)
+        x = self._activate(self._convolve(x, 120, "c5")).reshape(x.shape[0], -1)
         init = initializer(self.activation, 120)
         x = nn.Dense(84, dtype=self.dtype, kernel_init=init, name="f6")(x)
         x = self._activate(x).astype(jnp.float32)

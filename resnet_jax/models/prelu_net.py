@@ -102,7 +102,7 @@ class PReLUNet(nn.Module):
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
             for j in range(1, convolutions + 1):
                 x = self._convolve(x, filters, f"{i}_{j}")
-        levels = [adaptive_pool(x, bins, jnp.max).reshape(len(x), -1) for bins in PYRAMID]
+        levels = [adaptive_pool(x, bins, jnp.max).reshape(x.shape[0], -1) for bins in PYRAMID]
         x = HiddenLayers(
             self.hidden_units, self.dropout_rate, activation=PReLU, dtype=self.dtype, name="hidden"
         )(jnp.concatenate(levels, axis=-1), train=train)

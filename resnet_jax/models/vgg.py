@@ -105,7 +105,7 @@ class VGG(nn.Module):
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = adaptive_pool(x, 7)
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
-            x.reshape(len(x), -1), train=train
+            x.reshape(x.shape[0], -1), train=train
         )
         init = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))

@@ -71,7 +71,7 @@ class ZFNet(nn.Module):
             x = self._convolve(x, number, 3, stride=1, padding=1)
         x = adaptive_pool(_pool(x), 6)
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
-            x.reshape(len(x), -1), train=train
+            x.reshape(x.shape[0], -1), train=train
         )
         init = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
