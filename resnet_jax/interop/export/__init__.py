@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 from flax import linen as nn
 from jax import export
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.errors import InputError, unknown
@@ -54,21 +54,18 @@ def export_stablehlo(
     if not platforms:
         raise InputError(f"a program needs a platform, such as {PLATFORMS[0]!r}")
 
-    def logits_of(image: Float[Array, "h w c"] | UInt8[Array, "h w c"]) -> Float[Array, " classes"]:
-        images = image[None]
+    def logits_of(images: Shaped[Array, "n h w c"]) -> Float[Array, "n classes"]:
         if statistics is not None:
             images = preprocess({"image": images}, statistics, padding=0)
         logits = model.apply(variables, images, train=False)
         assert isinstance(logits, jax.Array)
-        return logits[0]
+        return logits
 
-    # One image at a time, because a network may ask for the length of its batch, and a symbol has
-    # none; no image's logits depend on another's.
     (batch,) = export.symbolic_shape("batch")
     dtype = jnp.float32 if statistics is None else jnp.uint8
     images = jax.ShapeDtypeStruct((batch, *image_shape), dtype)
     try:
-        exported = export.export(jax.jit(jax.vmap(logits_of)), platforms=platforms)(images)
+        exported = export.export(jax.jit(logits_of), platforms=platforms)(images)
     except InputError:
         raise
     except Exception as error:  # flax and jax raise many kinds for variables that do not fit
