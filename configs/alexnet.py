@@ -11,16 +11,17 @@ Data: ImageNet 2012 as tfds has it. Prepare it once with
 
 The recipes: Krizhevsky, Sutskever, Hinton (NIPS 2012), section 5: batches of 128, momentum 0.9,
 weight decay 0.0005, a rate of 0.01 that is divided by 10 three times when the validation error
-stops improving, about 90 epochs; crops of images whose shorter side is 256, mirrored; the mean
-image is subtracted, and nothing is divided by. Zeiler, Fergus (arXiv 1311.2901), section 3: the
-same, 70 epochs, with five fixed crops. torchvision: batches of 256, weight decay 0.0001, random
-areas and proportions, divided by 10 after 30 and 60 of 90 epochs.
+stops improving, about 90 epochs; crops of images whose shorter side is 256, mirrored, in random
+colours; the mean image is subtracted, and nothing is divided by. Zeiler, Fergus (arXiv 1311.2901),
+section 3: the same, 70 epochs, with five fixed crops and without the colours. torchvision: batches
+of 256, weight decay 0.0001, random areas and proportions, divided by 10 after 30 and 60 of 90
+epochs.
 
-What differs: there is no random colour, and sides of images are in proportion where the network
-takes 227 pixels for 224. AlexNet's crops are of the whole image, not of its central square. ZFNet's
-come from anywhere; the norms of its filters are not limited, and its weight decay is AlexNet's,
-since its paper does not say. Caffe's replication of AlexNet found that biases that start at 1 gave
-a flat loss, and started them at 0.1.
+What differs: sides of images are in proportion where the network takes 227 pixels for 224.
+AlexNet's crops are of the whole image, not of its central square; the components of its colours are
+those that fb.resnet.torch measured on ImageNet. ZFNet's crops come from anywhere; the norms of its
+filters are not limited, and its weight decay is AlexNet's, since its paper does not say. Caffe's
+replication of AlexNet found that biases that start at 1 gave a flat loss, and started them at 0.1.
 
 Expected (validation error in percent, top-1 and top-5): with 10 crops alexnet 40.7 and 18.2, zfnet
 38.4 and 16.5, zfnet_wide 37.5 and 16.0 (the papers' tables 2); with a single crop, which is what
@@ -55,6 +56,7 @@ def get_config(name: str = "alexnet") -> ConfigDict:
     config.data.image_size = image_shape(name)[0]
     config.data.eval_resize = round(256 * config.data.image_size / 224)
     config.data.augment = "random_crop"
+    config.data.color = "pca_imagenet" if name == "alexnet" else "none"
     config.data.std = "none"  # kernels start for images of 0 to 255
     config.data.statistics_examples = 50_000  # of which the mean image is made
 

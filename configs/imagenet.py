@@ -52,6 +52,7 @@ def get_config(name: str = "resnet50") -> ConfigDict:
     config.data.image_size = 224
     config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
+    config.data.color = "pca_imagenet"
     config.data.statistics_examples = 50_000  # of which the mean image is made
 
     config.batch_size = 256
@@ -74,6 +75,7 @@ def _large_batch(config: ConfigDict, batch_size: int = 8192) -> None:
     config.model.name += "_v1_5"
     config.model.zero_init_residual = True
     config.data.augment = "inception_crop"
+    config.data.color = "none"
     config.data.mean = "channel"
     config.optimizer.nesterov = True
     config.optimizer.weight_decay_on = "kernels"

@@ -10,11 +10,10 @@ Data: ImageNet 2012 as tfds has it. Prepare it once with
 
 The recipe: He, Zhang, Ren, Sun (arXiv 1502.01852), section 3: batches of 128, momentum 0.9, weight
 decay 0.0005 on all but the slopes, rates of 0.01, 0.001 and 0.0001, switched when the error
-plateaus, about 80 epochs; crops of 224 pixels of images of random size, mirrored; the mean image is
-subtracted, and nothing is divided by.
+plateaus, about 80 epochs; crops of 224 pixels of images of random size, mirrored, in random
+colours; the mean image is subtracted, and nothing is divided by.
 
-What differs: the shorter side is drawn from 256 to 480, not to 512; there is no random colour;
-biases are not decayed either.
+What differs: the shorter side is drawn from 256 to 480, not to 512; biases are not decayed either.
 
 Expected (10-crop validation error in percent, top-1 and top-5): prelu_net_c 24.27 and 7.38 (table 3
 of the residual networks' paper). None of it was trained here yet.
@@ -46,6 +45,7 @@ def get_config(name: str = "prelu_net_a") -> ConfigDict:
     config.data.image_size = 224
     config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
+    config.data.color = "pca_imagenet"
     config.data.std = "none"
     config.data.statistics_examples = 50_000  # of which the mean image is made
 

@@ -10,14 +10,13 @@ Data: ImageNet 2012 as tfds has it. Prepare it once with
 
 The recipe: Simonyan, Zisserman (arXiv 1409.1556), section 3.1: batches of 256, momentum 0.9, weight
 decay 0.0005, a rate of 0.01 that is divided by 10 three times when the validation error stops
-improving, 370k iterations (74 epochs); crops of 224 pixels of images of random size, mirrored; the
-mean colour is subtracted. With batch normalisation torchvision's: weight decay 0.0001, random areas
-and proportions, divided by 10 after 30 and 60 of 90 epochs.
+improving, 370k iterations (74 epochs); crops of 224 pixels of images of random size, mirrored, in
+random colours; the mean colour is subtracted. With batch normalisation torchvision's: weight decay
+0.0001, random areas and proportions, divided by 10 after 30 and 60 of 90 epochs.
 
 What differs: the shorter side is drawn from 256 to 480, not to 512, and from the start, where the
-paper begins with networks trained at 384; there is no random colour; all depths start at random, as
-in He et al. 2015, and so images are divided by their standard deviation; the paper starts from the
-layers of vgg11.
+paper begins with networks trained at 384; all depths start at random, as in He et al. 2015, and so
+images are divided by their standard deviation; the paper starts from the layers of vgg11.
 
 Expected (validation error in percent, top-1 and top-5): by the paper's table 3, evaluated densely
 at a side of 384, vgg16 25.6 and 8.1, vgg19 25.5 and 8.0; vgg11 29.6 and 10.4, vgg13 28.7 and 9.9
@@ -52,6 +51,7 @@ def get_config(name: str = "vgg16") -> ConfigDict:
     config.data.image_size = 224
     config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
+    config.data.color = "pca_imagenet"
     config.data.mean = "channel"
     config.data.statistics_examples = 50_000
 
@@ -68,6 +68,7 @@ def get_config(name: str = "vgg16") -> ConfigDict:
     if name.endswith("_bn"):
         config.model.bn_group_size = 32  # 256 images on 8 GPUs
         config.data.augment = "inception_crop"
+        config.data.color = "none"
         config.optimizer.weight_decay = 1e-4
         config.schedule.name = "step"
         config.schedule.boundaries = (30 * epoch, 60 * epoch)

@@ -56,7 +56,10 @@ _MAY_CHANGE = frozenset(
 
 
 def base_config() -> ConfigDict:
-    """Returns every key with its default; `None` stands for "as the part itself has it"."""
+    """Returns every key with its default; `None` stands for "as the part itself has it".
+
+    Runs that are older than a key go on with its default: what is added does nothing by default.
+    """
     config = ConfigDict()
 
     config.model = ConfigDict()
@@ -93,6 +96,10 @@ def base_config() -> ConfigDict:
     # "none", "pad_crop", "pad_crop_flip", "random_crop", "scale_jitter" or "inception_crop"
     config.data.augment = "none"
     config.data.padding = 4  # pixels around an image, for the augmentations that pad and crop
+    # Random colours, along the principal components of those of the training images ("pca") or of
+    # ImageNet ("pca_imagenet"); or "none".
+    config.data.color = "none"
+    config.data.color_std = 0.1  # of the coefficients of the components
     config.data.mean = "pixel"  # what is subtracted: the mean image ("pixel"), "channel" or "none"
     config.data.std = "channel"  # what is divided by: "channel" or "none"
     config.data.statistics_examples = placeholder(int)  # that both are measured on; None: all
@@ -211,7 +218,10 @@ def build_augmentation(config: ConfigDict) -> data.Augmentation:
       InputError: There is no such augmentation, or a number is out of range.
     """
     return data.augmentation(
-        config.data.augment, image_size=config.data.image_size, padding=config.data.padding
+        config.data.augment,
+        image_size=config.data.image_size,
+        padding=config.data.padding,
+        color_std=0.0 if config.data.color == "none" else config.data.color_std,
     )
 
 

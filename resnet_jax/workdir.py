@@ -56,6 +56,7 @@ class Workdir(Layout):
         config: Mapping[str, object],
         *,
         may_change: Collection[str],
+        defaults: Mapping[str, object] | None = None,
     ) -> None:
         """Takes the workdir for a run of `config`, making it where there is none.
 
@@ -65,6 +66,8 @@ class Workdir(Layout):
           may_change: Dotted names of keys that do not belong to the run's identity, such as
             `data.path`; a name covers what is below it. Where only they differ from the
             `config.json` that is there, it is replaced.
+          defaults: What keys stand for that the `config.json` does not have, because they are newer
+            than the run.
 
         Raises:
           InputError: The path is a file, a folder with other things in it or cannot be made;
@@ -77,7 +80,8 @@ class Workdir(Layout):
         try:
             there = _read(self.config_path) if self.config_path.exists() else None
             if there is not None:
-                self._compare(_leaves(there), _leaves(here), may_change)
+                known = json.loads(json.dumps(defaults or {}))
+                self._compare({**_leaves(known), **_leaves(there)}, _leaves(here), may_change)
             if there != here:
                 text = json.dumps(here, indent=2, sort_keys=True, ensure_ascii=False)
                 write_atomically(self.config_path, (text + "\n").encode())

@@ -109,6 +109,23 @@ def test_a_name_covers_what_is_below_it_and_no_longer_name(tmp_path):
         Workdir(tmp_path / "w", CONFIG | {"database": 2}, may_change=["data"])
 
 
+def test_keys_that_are_newer_than_the_run_have_their_defaults(tmp_path):
+    open_and_close(tmp_path / "w", CONFIG)
+    newer = changed(data={"source": "digits", "path": "/here", "color": "none"})
+    defaults = {"data": {"source": "another", "color": "none"}}
+    with pytest.raises(InputError, match=r"data\.color: absent there, 'none' here"):
+        Workdir(tmp_path / "w", newer, may_change=["data.path"])
+    with pytest.raises(InputError, match=r"data\.color: 'none' there, 'pca' here\)"):
+        Workdir(
+            tmp_path / "w",
+            changed(data={"source": "digits", "color": "pca"}),
+            may_change=["data.path"],
+            defaults=defaults,
+        )
+    with Workdir(tmp_path / "w", newer, may_change=["data.path"], defaults=defaults):
+        assert read_config(tmp_path / "w") == json.loads(json.dumps(newer))
+
+
 @pytest.mark.parametrize(
     ("there", "here", "difference"),
     [

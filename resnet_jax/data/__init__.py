@@ -8,6 +8,7 @@ together on the host as uint8, and `preprocess` does the arithmetic on the devic
 
 from resnet_jax.data.augment import Augmentation, augmentation
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
+from resnet_jax.data.colors import ColorOf
 from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
 from resnet_jax.data.decode import Interpolation, decode_crop
 from resnet_jax.data.device import Statistics, preprocess
@@ -16,7 +17,7 @@ from resnet_jax.data.draws import Draws
 from resnet_jax.data.folder import FolderSplit, folder_splits
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
-from resnet_jax.data.measure import measure_statistics, statistics_template
+from resnet_jax.data.measure import MeanOf, StdOf, measure_statistics, statistics_template
 from resnet_jax.data.mnist import Mnist, mnist_splits
 from resnet_jax.data.order import Order
 from resnet_jax.data.prefetch import Prefetch, prefetch
@@ -30,6 +31,7 @@ __all__ = [
     "Batch",
     "Box",
     "CentreCrop",
+    "ColorOf",
     "Crops",
     "DecodedImages",
     "Digits",
@@ -39,6 +41,7 @@ __all__ = [
     "ImageSet",
     "InceptionCrop",
     "Interpolation",
+    "MeanOf",
     "MemoryImages",
     "Mnist",
     "Order",
@@ -49,6 +52,7 @@ __all__ = [
     "Source",
     "Splits",
     "Statistics",
+    "StdOf",
     "Stream",
     "augmentation",
     "decode_crop",

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     CROP = 1
     FLIP = 2
     BOX = 3
+    COLOR = 4
 
 
 def check_seed(seed: int) -> None:

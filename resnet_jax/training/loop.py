@@ -54,8 +54,13 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     beginning = None if layout.config_path.exists() else run.begin()
     with contextlib.ExitStack() as stack:
         if primary:
-            values = config.to_dict()
-            stack.enter_context(Workdir(workdir, values, may_change=configs.may_change(config)))
+            taken = Workdir(
+                workdir,
+                config.to_dict(),
+                may_change=configs.may_change(config),
+                defaults=configs.base_config().to_dict(),
+            )
+            stack.enter_context(taken)
         checkpoints = stack.enter_context(
             Checkpoints(
                 layout.checkpoints,

@@ -16,7 +16,9 @@ from resnet_jax.data import (
     Augmentation,
     Batch,
     ImageSet,
+    MeanOf,
     Statistics,
+    StdOf,
     measure_statistics,
     statistics_template,
     train_batches,
@@ -99,20 +101,39 @@ class Run:
             return state, self.measure_statistics()
         source = read_source(self.config.init.source)
         variables = transfer(self.model, state.variables, source, self.config.init.new)
-        wanted = statistics_template(self.train_images.image_shape, mean=self.config.data.mean)
+        wanted = self.statistics_template()
         if source.statistics.mean.shape not in (wanted.mean.shape, wanted.std.shape):
             raise InputError(
                 f"init.source has a mean of shape {source.statistics.mean.shape}, and this run one "
                 f"of shape {wanted.mean.shape}; data.mean and data.image_size have to fit it"
             )
         mean = np.broadcast_to(source.statistics.mean, wanted.mean.shape)
-        return state.replace(**variables), Statistics(mean, source.statistics.std)
+        color = self.measure_statistics(mean="none", std="none").color
+        return state.replace(**variables), Statistics(mean, source.statistics.std, color)
 
-    def measure_statistics(self) -> Statistics:
-        """Returns the mean of the training images, as the config wants it."""
+    def measure_statistics(
+        self, *, mean: MeanOf | None = None, std: StdOf | None = None
+    ) -> Statistics:
+        """Returns what the network's input depends on besides the image.
+
+        Args:
+          mean: What is measured as the mean; by default what the config says.
+          std: The same of the standard deviation.
+        """
         config = self.config.data
         return measure_statistics(
-            self.train_images, mean=config.mean, std=config.std, most=config.statistics_examples
+            self.train_images,
+            mean or config.mean,
+            std or config.std,
+            color=config.color,
+            most=config.statistics_examples,
+        )
+
+    def statistics_template(self) -> Statistics:
+        """Returns its shapes and types."""
+        config = self.config.data
+        return statistics_template(
+            self.train_images.image_shape, mean=config.mean, color=config.color
         )
 
     def train_step(self, statistics: Statistics) -> TrainStep:

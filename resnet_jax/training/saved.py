@@ -7,7 +7,7 @@ import jax
 from flax import serialization
 from jaxtyping import PyTree
 
-from resnet_jax.data import Statistics, statistics_template
+from resnet_jax.data import Statistics
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
 
@@ -16,18 +16,16 @@ def pack(state: TrainState, statistics: Statistics) -> dict[str, PyTree]:
     """Returns the parts: `variables`, `training` (the rest of the state), `measured`."""
     parts = serialization.to_state_dict(state)
     variables = {"params": parts.pop("params"), "batch_stats": parts.pop("batch_stats")}
-    return {"variables": variables, "training": parts, "measured": statistics}
+    return {"variables": variables, "training": parts, "measured": statistics.arrays()}
 
 
 def unpack(parts: Mapping[str, PyTree], run: Run) -> tuple[TrainState, Statistics]:
     """Returns what was packed."""
     shapes = jax.eval_shape(run.init_state)
     state = serialization.from_state_dict(shapes, {**parts["training"], **parts["variables"]})
-    return cast(TrainState, state), parts["measured"]
+    return cast(TrainState, state), Statistics(**parts["measured"])
 
 
 def templates(run: Run) -> dict[str, PyTree]:
     """Returns the shapes and types of the parts."""
-    image_shape = run.train_images.image_shape
-    statistics = statistics_template(image_shape, mean=run.config.data.mean)
-    return pack(jax.eval_shape(run.init_state), statistics)
+    return pack(jax.eval_shape(run.init_state), run.statistics_template())

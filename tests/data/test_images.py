@@ -11,8 +11,6 @@ from resnet_jax.data import (
     MemoryImages,
     augmentation,
     load_images,
-    measure_statistics,
-    statistics_template,
 )
 from tests.data.pictures import encode, photo
 
@@ -218,82 +216,3 @@ def test_unknown_names_are_refused(source, split, message):
     with pytest.raises(InputError) as error:
         load_images(source, split, 8)
     assert str(error.value) == message
-
-
-@pytest.mark.parametrize("chunk", [1, 1000, 2**24])
-@pytest.mark.parametrize("mean", ["pixel", "channel", "none"])
-@pytest.mark.parametrize("std", ["channel", "none"])
-def test_statistics_equal_numpys(monkeypatch, mean, std, chunk):
-    monkeypatch.setattr("resnet_jax.data.measure._CHUNK", chunk)
-    pixels = noise(37, 5, 5, 3) // np.array([1, 2, 3], np.uint8)
-    statistics = measure_statistics(in_memory(Listed(*pixels), 5), mean, std)
-    exact = pixels.astype(np.float64)
-    means = {"pixel": exact.mean(0), "channel": exact.mean((0, 1, 2)), "none": np.zeros(3)}
-    stds = {"channel": exact.std((0, 1, 2)), "none": np.ones(3)}
-    np.testing.assert_allclose(statistics.mean, means[mean], rtol=1e-7)
-    np.testing.assert_allclose(statistics.std, stds[std], rtol=1e-7)
-    template = statistics_template((5, 5, 3), mean=mean)
-    for measured, expected in zip(statistics, template, strict=True):
-        assert (measured.shape, measured.dtype) == (expected.shape, np.float32)
-
-
-def test_statistics_of_one_example_are_exact():
-    pixels = noise(2, 4, 4, 1)
-    mean, std = measure_statistics(in_memory(Listed(*pixels), 4), "pixel", "none")
-    np.testing.assert_array_equal(mean, pixels.sum(0) / np.float32(2))
-    np.testing.assert_array_equal(std, 1)
-
-
-@pytest.mark.parametrize("most", [1, 5, 36, 37, 1000])
-def test_statistics_of_some_are_of_evenly_spaced_ones(most):
-    pixels = noise(37, 5, 5, 3)
-    chosen = [number * 37 // most for number in range(most)] if most < 37 else slice(None)
-    statistics = measure_statistics(in_memory(Listed(*pixels), 5), "pixel", "channel", most=most)
-    expected = measure_statistics(in_memory(Listed(*pixels[chosen]), 5), "pixel", "channel")
-    for measured, wanted in zip(statistics, expected, strict=True):
-        np.testing.assert_array_equal(measured, wanted)
-
-
-def test_statistics_of_no_examples_are_refused():
-    images = in_memory(Listed(noise(4, 4, 1)), 4)
-    with pytest.raises(InputError, match=r"^statistics are measured on at least 1 example, and 0"):
-        measure_statistics(images, "pixel", "none", most=0)
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "message"),
-    [
-        ("pixels", "none", "there is no mean of images 'pixels'; did you mean pixel?"),
-        (
-            "none",
-            "chanel",
-            "there is no standard deviation of images 'chanel'; did you mean channel?",
-        ),
-        (
-            "none",
-            "channel",
-            "a channel of the images is the same everywhere and cannot be divided by its standard "
-            'deviation; take std "none"',
-        ),
-    ],
-)
-def test_wrong_statistics_are_refused(mean, std, message):
-    images = in_memory(Listed(np.full((4, 4, 1), 9, np.uint8)), 4)
-    with pytest.raises(InputError) as error:
-        measure_statistics(images, mean, std)
-    assert str(error.value) == message
-
-
-def test_statistics_of_nothing_are_refused():
-    class Nothing:
-        class_names = ()
-        image_shape = (4, 4, 1)
-
-        def __len__(self):
-            return 0
-
-        def read(self, indices, crops=None):
-            raise AssertionError("there is nothing to read")
-
-    with pytest.raises(InputError, match=r"^a data set without examples has no mean$"):
-        measure_statistics(Nothing(), "pixel", "none")
