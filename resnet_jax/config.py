@@ -76,6 +76,21 @@ def base_config() -> ConfigDict:
     config.model.bn_momentum = placeholder(float)
     config.model.bn_epsilon = placeholder(float)
     config.model.bn_group_size = placeholder(object)  # images, or "global"; None: a replica
+    config.model.output_stride = placeholder(int)
+    config.model.remat = placeholder(bool)
+    config.model.filters = placeholder(tuple)
+    config.model.stem_filters = placeholder(int)
+    config.model.groups = placeholder(int)
+    config.model.separable_stem = placeholder(bool)
+    config.model.hidden_units = placeholder(int)
+    config.model.dropout_rate = placeholder(float)
+    config.model.auxiliary_heads = placeholder(bool)
+    config.model.auxiliary_units = placeholder(int)
+    config.model.auxiliary_dropout_rate = placeholder(float)
+    config.model.subsampling = placeholder(str)
+    config.model.connections = placeholder(str)
+    config.model.output = placeholder(str)
+    config.model.activation = placeholder(str)
 
     config.init = ConfigDict()  # fine-tuning
     config.init.source = placeholder(str)  # a workdir, a file of weights, or an id of a hub

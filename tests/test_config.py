@@ -5,6 +5,7 @@ import pytest
 
 from resnet_jax import config as configs
 from resnet_jax.errors import InputError
+from resnet_jax.models import list_models, model_options
 from tests.tiny import tiny_config
 
 
@@ -53,6 +54,18 @@ def test_the_model_takes_its_options_from_the_config():
     model = configs.build_model(config, 10, bn_axis_name="replicas")
     assert (model.shortcut, model.bn_group_size, model.width) == ("C", 4, 4)
     assert (model.dtype, model.bn_axis_name, model.num_classes) == (jnp.bfloat16, "replicas", 10)
+
+
+def test_every_option_of_a_network_can_be_asked_for():
+    elsewhere = {"dtype", "bn_axis_name"}
+    classes = {"block"}  # which no flag can say
+    for name in list_models():
+        assert model_options(name) - elsewhere - classes <= set(configs.base_config().model)
+
+
+def test_a_network_refuses_an_option_of_another():
+    with pytest.raises(InputError, match="there is no option of cifar_resnet8 'hidden_units'"):
+        configs.build_model(tiny_config(**{"model.hidden_units": 8}), 10)
 
 
 def test_the_config_can_ask_for_other_classes_than_the_data_has():

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.parallel import AXIS
+from resnet_jax.training.dropout import dropout_by_example
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.transfer import frozen_statistics, keep_statistics, stop_gradients
@@ -50,17 +51,17 @@ def make_train_step(
         arXiv 1512.00567, section 7).
       frozen: Modules whose parameters get no gradient, and whose batch normalisation uses its
         running statistics.
-      seed: Decides what a network draws in training, dropout say.
+      seed: Decides, with the step and the row in the global batch, what dropout drops.
     """
 
     def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, StepMetrics]:
         images = preprocess(batch, statistics, padding=padding)
         labels = batch["label"]
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        rngs = {"dropout": jax.random.fold_in(key, lax.axis_index(AXIS))}
+        rngs = {"dropout": jax.random.fold_in(jax.random.key(seed), state.step)}
+        rows = lax.axis_index(AXIS) * labels.shape[0] + jnp.arange(labels.shape[0])
 
         def loss_of(params):
-            with frozen_statistics(frozen):
+            with frozen_statistics(frozen), dropout_by_example(rows):
                 logits, updates = model.apply(
                     {
                         "params": stop_gradients(params, frozen),
