@@ -1,104 +1,80 @@
-"""Whether a network learns 100 photos: `python benchmarks/overfit.py --data FOLDER --model M`.
+"""Whether a network learns 100 photos: `python benchmarks/overfit.py --config FILE:NAME --data F`.
 
-FOLDER has `train/<class>/*`. Photos and order are the same for every network; there is no
-augmentation, and dropout stays on. Printed are the loss and the error over all the photos, as in
-evaluation, before the first step and after the last, and the time that the steps took.
+FILE:NAME is a file of `configs/` and a name of its own, as `train.py` takes them, and F has
+`train/<class>/*`. Images are normalised as the config says, and the rate is its first, unless
+another is given; dropout stays on. What differs: there are 100 photos, which are evaluated, too,
+small batches, whose images are one group of batch normalisation, no augmentation, no weight decay,
+and one rate for all steps. Printed are the loss and the error over all photos, as in evaluation,
+before the first step and after the last, and the time that the steps took.
 """
 
 import argparse
+import math
+import runpy
 import time
-from typing import cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
+from ml_collections import ConfigDict
 
-import resnet_jax
-from resnet_jax.config import base_config
-from resnet_jax.data import MemoryImages, Statistics, eval_batches, measure_statistics, preprocess
-from resnet_jax.data.images import DecodedImages
-from resnet_jax.data.load import load_source
-from resnet_jax.data.order import Order
-from resnet_jax.models import image_shape
-from resnet_jax.parallel import Replicas
-from resnet_jax.training.optimizer import make_optimizer
-from resnet_jax.training.schedules import make_schedule
-from resnet_jax.training.state import init_state
-from resnet_jax.training.step import cross_entropy, make_train_step
+from resnet_jax.training.run import Run
 
-PHOTOS = 100
-
-
-def photos(folder: str, size: int) -> MemoryImages:
-    source = load_source("folder", f"train[:{PHOTOS}]", path=folder)
-    return MemoryImages(DecodedImages(source, size))
+PHOTOS = "train[:100]"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="configs/FILE.py:NAME")
     parser.add_argument("--data", required=True, help="the folder")
-    parser.add_argument("--model", required=True, choices=resnet_jax.list_models())
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=300, help="after which no step begins")
     parser.add_argument("--batch_size", type=int, default=10)
-    parser.add_argument("--learning_rate", type=float, default=0.01)
-    parser.add_argument("--size", type=int, help="pixels; by default the network's own")
+    parser.add_argument("--learning_rate", type=float, help="by default the config's first")
+    parser.add_argument("--size", type=int, help="pixels; by default the config's")
     given = parser.parse_args()
 
-    images = photos(given.data, given.size or image_shape(given.model)[0])
-    statistics = measure_statistics(images, mean="channel", std="channel")
-    model = resnet_jax.create_model(given.model, num_classes=len(images.class_names))
-    config = base_config()
-    config.schedule.name = "constant"
-    config.schedule.learning_rate = given.learning_rate
-    config.optimizer.weight_decay = 0.0
-    optimizer = make_optimizer(config.optimizer)
-    replicas = Replicas("pmap")
-    step = replicas.map(
-        make_train_step(
-            model,
-            optimizer,
-            make_schedule(config.schedule, given.steps),
-            statistics,
-            padding=0,
-            label_smoothing=0,
-            frozen=(),
-            seed=0,
-        ),
-        donate=True,
-    )
-    state = replicas.place(init_state(model, optimizer, images.image_shape, seed=0))
-    first = evaluate(model, state.variables, images, statistics, given.batch_size)
-    order, start, losses = Order(PHOTOS, given.batch_size, seed=0), time.perf_counter(), []
-    for number in range(given.steps):
-        pixels, labels = images.read(order.indices(number))
-        state, metrics = step(state, replicas.shard({"image": pixels, "label": labels}))
+    file, _, name = given.config.partition(":")
+    config = runpy.run_path(file)["get_config"](name)
+    on_photos(config, given.data, given.size or config.data.image_size)
+    config.batch_size = config.eval_batch_size = given.batch_size
+    config.total_steps = given.steps
+    if given.learning_rate is not None:
+        config.schedule.learning_rate = given.learning_rate
+
+    run = Run.from_config(config)
+    statistics = run.measure_statistics()
+    state = run.replicas.place(run.init_state())
+    step, evaluate = run.train_step(statistics), run.evaluator(statistics)
+    before = evaluate(state.variables)
+    start, seconds, losses = time.perf_counter(), 0.0, []
+    for batch in run.batches(0):
+        state, metrics = step(state, run.replicas.shard(batch))
         losses.append(float(metrics["loss"]))
-    seconds = time.perf_counter() - start
-    last = evaluate(model, state.variables, images, statistics, given.batch_size)
+        seconds = time.perf_counter() - start
+        if seconds > given.seconds:
+            break
+    after = evaluate(state.variables)
+    size, rate = config.data.image_size, config.schedule.learning_rate
     print(
-        f"{given.model}: loss {first[0]:.3f} -> {last[0]:.3f}, error {first[1]:.0f}% -> "
-        f"{last[1]:.0f}%, of the first step {losses[0]:.3f}, of the last ten "
-        f"{np.mean(losses[-10:]):.3f}, {given.steps} steps of {given.batch_size}, {seconds:.0f} s"
+        f"{name}: {before.examples} photos of {size}x{size} pixels, {len(losses)} steps of "
+        f"{given.batch_size} at {rate} in {seconds:.0f} s on {jax.devices()}; loss "
+        f"{before.loss:.3f} (chance {math.log(len(run.train_images.class_names)):.3f}) -> "
+        f"{after.loss:.3f}, error {before.top1_error:.0f}% -> {after.top1_error:.0f}%; minimised "
+        f"{losses[0]:.3f} -> {np.mean(losses[-10:]):.3f} (the last ten)"
     )
 
 
-def evaluate(
-    model: nn.Module, variables, images: MemoryImages, statistics: Statistics, batch_size: int
-) -> tuple[float, float]:
-    """Returns the mean loss and the top-1 error in percent."""
-
-    @jax.jit
-    def sums(variables, batch):
-        pixels = preprocess(batch, statistics, padding=0)
-        logits = cast(jax.Array, model.apply(variables, pixels, train=False))
-        wrong = jnp.mean((jnp.argmax(logits, -1) != batch["label"]).astype(jnp.float32))
-        return cross_entropy(logits, batch["label"]), wrong
-
-    batches = eval_batches(images, batch_size=batch_size, rows=slice(0, batch_size))
-    found = [sums(variables, {k: jnp.asarray(v) for k, v in b.items()}) for b in batches]
-    loss, wrong = np.mean(np.array(jax.device_get(found)), axis=0)
-    return float(loss), 100 * float(wrong)
+def on_photos(config: ConfigDict, folder: str, size: int) -> None:
+    """Lets a config learn photos of a folder, and be evaluated on the same."""
+    data = config.data
+    data.source, data.path = "folder", folder
+    data.train_split = data.eval_split = PHOTOS
+    data.eval_resize = round(data.eval_resize * size / data.image_size)
+    data.image_size = size
+    data.augment, data.color, data.in_memory = "none", "none", True
+    config.model.bn_group_size = None
+    config.optimizer.weight_decay = 0.0
+    config.schedule.name = "constant"
 
 
 if __name__ == "__main__":
