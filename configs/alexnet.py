@@ -34,34 +34,24 @@ billion multiplications each, forwards.
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config import base_config
+from resnet_jax.config import IMAGENET_TRAIN_IMAGES, imagenet_config
 from resnet_jax.errors import unknown
-from resnet_jax.models import image_shape
 
 NAMES = ("alexnet", "alexnet_torchvision", "zfnet", "zfnet_wide")
-TRAIN_IMAGES = 1_281_167
 
 
 def get_config(name: str = "alexnet") -> ConfigDict:
     """Returns the config of a network, by its paper's recipe unless its name says otherwise."""
     if name not in NAMES:
         raise unknown("network of configs/alexnet.py", name, NAMES)
-    config = base_config()
-    config.model.name = name
+    config = imagenet_config(name)
 
-    config.data.source = "tfds"
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.in_memory = False
-    config.data.image_size = image_shape(name)[0]
-    config.data.eval_resize = round(256 * config.data.image_size / 224)
     config.data.augment = "random_crop"
     config.data.color = "pca_imagenet" if name == "alexnet" else "none"
     config.data.std = "none"  # kernels start for images of 0 to 255
-    config.data.statistics_examples = 50_000  # of which the mean image is made
 
     config.batch_size = 128
-    epoch = TRAIN_IMAGES // config.batch_size
+    epoch = IMAGENET_TRAIN_IMAGES // config.batch_size
     config.total_steps = (70 if name.startswith("zfnet") else 90) * epoch
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "plateau"
@@ -78,7 +68,7 @@ def get_config(name: str = "alexnet") -> ConfigDict:
 def _torchvision(config: ConfigDict) -> None:
     """The reference scripts of torchvision: 8 GPUs with 32 images each."""
     config.batch_size = 256
-    epoch = TRAIN_IMAGES // config.batch_size
+    epoch = IMAGENET_TRAIN_IMAGES // config.batch_size
     config.data.augment = "inception_crop"
     config.data.mean = "channel"
     config.data.std = "channel"

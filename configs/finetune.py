@@ -3,8 +3,8 @@ r"""Fine-tuning on a folder of photos, from a run of one's own or from weights o
     python train.py --workdir W --config configs/finetune.py:resnet50_v1_5 \
         --config.init.source=resnet50.safetensors --config.data.path=root
 
-Names: any that `resnet_jax.list_models()` has; torchvision's, timm's and Hugging Face's weights are
-of `resnet18_v1_5` to `resnet152_v1_5`. The source is another run's workdir, or whatever
+Names: any that `resnet_jax.list_models()` has, on images of its own size; torchvision's, timm's and
+Hugging Face's weights are of `resnet18_v1_5` to `resnet152_v1_5`. The source is another run's workdir, or whatever
 `resnet_jax.interop.load_pretrained` takes: a file of safetensors or `.pth`, or an id of the hub.
 
 Data: `root/{train,val}/<class>/*`, JPEG or PNG.
@@ -21,18 +21,23 @@ nothing (see the README for the figures).
 from ml_collections import ConfigDict
 
 from resnet_jax.config import base_config
+from resnet_jax.models import image_shape
 
 
 def get_config(name: str = "resnet50_v1_5") -> ConfigDict:
-    """Returns the config of a network."""
+    """Returns the config of a network.
+
+    Raises:
+      InputError: There is no network of this name.
+    """
     config = base_config()
     config.model.name = name
 
     config.data.source = "folder"
     config.data.eval_split = "val"
     config.data.in_memory = False
-    config.data.image_size = 224
-    config.data.eval_resize = 256
+    config.data.image_size = image_shape(name)[0]
+    config.data.eval_resize = round(256 * config.data.image_size / 224)
     config.data.augment = "inception_crop"
     config.data.mean = "channel"
 

@@ -33,34 +33,25 @@ bn_inception 6 million steps, 192 million images of 2.0 billion.
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config import base_config
+from resnet_jax.config import IMAGENET_TRAIN_IMAGES, imagenet_config
 from resnet_jax.errors import unknown
 
 NAMES = ("googlenet", "googlenet_bn", "bn_inception")
-TRAIN_IMAGES = 1_281_167
 
 
 def get_config(name: str = "googlenet") -> ConfigDict:
     """Returns the config of a network."""
     if name not in NAMES:
         raise unknown("network of configs/googlenet.py", name, NAMES)
-    config = base_config()
-    config.model.name = name
+    config = imagenet_config(name)
 
-    config.data.source = "tfds"
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.in_memory = False
-    config.data.image_size = 224
-    config.data.eval_resize = 256
     config.data.augment = "inception_crop"
     config.data.mean = "channel"
     config.data.std = "none"  # kernels and biases start for images of 0 to 255
-    config.data.statistics_examples = 50_000
 
     config.batch_size = 32
     config.eval_batch_size = 256
-    epoch = TRAIN_IMAGES // config.batch_size
+    epoch = IMAGENET_TRAIN_IMAGES // config.batch_size
     config.total_steps = 10_000_000
     every = 8 * epoch
     config.optimizer.weight_decay = 2e-4

@@ -23,7 +23,7 @@ It was not timed here; `--config.dtype=bfloat16` is what accelerators are made f
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config import base_config
+from resnet_jax.config import IMAGENET_TRAIN_IMAGES, imagenet_config
 from resnet_jax.errors import unknown
 
 NAMES = (
@@ -31,29 +31,22 @@ NAMES = (
     *("resnet18_A", "resnet34_A", "resnet34_B", "resnet34_C", "plain18", "plain34"),
     "resnet50_large_batch",
 )
-TRAIN_IMAGES = 1_281_167
 
 
 def get_config(name: str = "resnet50") -> ConfigDict:
     """Returns the config of a network, by the paper's recipe unless its name says otherwise."""
     if name not in NAMES:
         raise unknown("network of configs/imagenet.py", name, NAMES)
-    config = base_config()
     model = name.removesuffix("_large_batch")
+    shortcut = None
     if model[-2:] in ("_A", "_B", "_C"):
-        model, config.model.shortcut = model[:-2], model[-1]
-    config.model.name = model
+        model, shortcut = model[:-2], model[-1]
+    config = imagenet_config(model)
+    config.model.shortcut = shortcut
     config.model.bn_group_size = 32  # 256 images on 8 GPUs
 
-    config.data.source = "tfds"
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.in_memory = False
-    config.data.image_size = 224
-    config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
     config.data.color = "pca_imagenet"
-    config.data.statistics_examples = 50_000  # of which the mean image is made
 
     config.batch_size = 256
     config.total_steps = 600_000
@@ -61,7 +54,7 @@ def get_config(name: str = "resnet50") -> ConfigDict:
     config.schedule.learning_rate = config.get_ref("batch_size").to_float() * (0.1 / 256)
     config.schedule.name = "plateau"
     config.schedule.patience = 5
-    config.eval_every = TRAIN_IMAGES // config.batch_size
+    config.eval_every = IMAGENET_TRAIN_IMAGES // config.batch_size
     config.checkpoint_every = config.eval_every
 
     if name.endswith("_large_batch"):
@@ -71,7 +64,7 @@ def get_config(name: str = "resnet50") -> ConfigDict:
 
 def _large_batch(config: ConfigDict, batch_size: int = 8192) -> None:
     """Goyal et al.: the rate grows with the batch, after a warm-up of five epochs."""
-    epoch = TRAIN_IMAGES // batch_size
+    epoch = IMAGENET_TRAIN_IMAGES // batch_size
     config.model.name += "_v1_5"
     config.model.zero_init_residual = True
     config.data.augment = "inception_crop"

@@ -24,33 +24,24 @@ multiplications each, forwards; the paper took three to four weeks on 4 (A) or 8
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config import base_config
+from resnet_jax.config import IMAGENET_TRAIN_IMAGES, imagenet_config
 from resnet_jax.errors import unknown
 
 NAMES = ("prelu_net_a", "prelu_net_b", "prelu_net_c")
-TRAIN_IMAGES = 1_281_167
 
 
 def get_config(name: str = "prelu_net_a") -> ConfigDict:
     """Returns the config of a network."""
     if name not in NAMES:
         raise unknown("network of configs/prelu_net.py", name, NAMES)
-    config = base_config()
-    config.model.name = name
+    config = imagenet_config(name)
 
-    config.data.source = "tfds"
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.in_memory = False
-    config.data.image_size = 224
-    config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
     config.data.color = "pca_imagenet"
     config.data.std = "none"
-    config.data.statistics_examples = 50_000  # of which the mean image is made
 
     config.batch_size = 128
-    epoch = TRAIN_IMAGES // config.batch_size
+    epoch = IMAGENET_TRAIN_IMAGES // config.batch_size
     config.total_steps = 80 * epoch
     config.optimizer.weight_decay = 5e-4
     config.optimizer.weight_decay_on = "kernels"

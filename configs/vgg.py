@@ -30,33 +30,24 @@ multiplications each, forwards; the paper took two to three weeks on four GPUs.
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config import base_config
+from resnet_jax.config import IMAGENET_TRAIN_IMAGES, imagenet_config
 from resnet_jax.errors import unknown
 
 NAMES = tuple(f"vgg{depth}{form}" for depth in (11, 13, 16, 19) for form in ("", "_bn"))
-TRAIN_IMAGES = 1_281_167
 
 
 def get_config(name: str = "vgg16") -> ConfigDict:
     """Returns the config of a network."""
     if name not in NAMES:
         raise unknown("network of configs/vgg.py", name, NAMES)
-    config = base_config()
-    config.model.name = name
+    config = imagenet_config(name)
 
-    config.data.source = "tfds"
-    config.data.name = "imagenet2012"
-    config.data.eval_split = "validation"
-    config.data.in_memory = False
-    config.data.image_size = 224
-    config.data.eval_resize = 256
     config.data.augment = "scale_jitter"
     config.data.color = "pca_imagenet"
     config.data.mean = "channel"
-    config.data.statistics_examples = 50_000
 
     config.batch_size = 256
-    epoch = TRAIN_IMAGES // config.batch_size
+    epoch = IMAGENET_TRAIN_IMAGES // config.batch_size
     config.total_steps = 370_000
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "plateau"

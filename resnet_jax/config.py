@@ -15,7 +15,10 @@ from ml_collections.config_dict import placeholder
 
 from resnet_jax import data
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.models import create_model, model_options
+from resnet_jax.models import create_model, image_shape, model_options
+
+IMAGENET_TRAIN_IMAGES = 1_281_167
+"""Training images of ImageNet 2012."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -152,6 +155,24 @@ def base_config() -> ConfigDict:
     config.parallel = "pmap"  # or "shard_map"
     config.compilation_cache = placeholder(str)  # a folder of one's own: compiled programs
     config.profile = placeholder(tuple)  # first and last step of a profile, for TensorBoard
+    return config
+
+
+def imagenet_config(name: str) -> ConfigDict:
+    """Returns `base_config()` for the network of this name on ImageNet 2012, as tfds has it.
+
+    Images are as large as the network wants them; for evaluation they are the centres of images
+    whose shorter side is 256 for 224 pixels, and in proportion for others.
+    """
+    config = base_config()
+    config.model.name = name
+    config.data.source = "tfds"
+    config.data.name = "imagenet2012"
+    config.data.eval_split = "validation"
+    config.data.in_memory = False
+    config.data.image_size = image_shape(name)[0]
+    config.data.eval_resize = round(256 * config.data.image_size / 224)
+    config.data.statistics_examples = 50_000  # enough for a mean image
     return config
 
 

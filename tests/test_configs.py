@@ -10,6 +10,7 @@ import pytest
 
 from resnet_jax import config as configs
 from resnet_jax.errors import InputError
+from resnet_jax.models import image_shape, list_models
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import make_schedule
 from tests.test_entry import program
@@ -90,6 +91,16 @@ def test_the_docstring_has_the_command_the_names_the_result_and_the_cost(file):
 def test_a_name_that_a_file_does_not_have_is_refused(file, wrong, near):
     with pytest.raises(InputError, match=rf"no network of configs/{file} '{wrong}'; .*{near}"):
         get(file, wrong)
+
+
+def test_fine_tuning_takes_every_network_at_its_own_size_and_refuses_others():
+    module = load("finetune.py")
+    assert module.get_config().data.eval_resize == 256
+    for name in list_models():
+        config = module.get_config(name)
+        assert (config.model.name, config.data.image_size) == (name, image_shape(name)[0])
+    with pytest.raises(InputError, match=r"no model 'resnet51'; did you mean .*resnet50"):
+        module.get_config("resnet51")
 
 
 def test_every_file_with_names_refuses_others():
