@@ -4,8 +4,9 @@ r"""Fine-tuning on a folder of photos, from a run of one's own or from weights o
         --config.init.source=resnet50.safetensors --config.data.path=root
 
 Names: any that `resnet_jax.list_models()` has, on images of its own size; torchvision's, timm's and
-Hugging Face's weights are of `resnet18_v1_5` to `resnet152_v1_5`. The source is another run's workdir, or whatever
-`resnet_jax.interop.load_pretrained` takes: a file of safetensors or `.pth`, or an id of the hub.
+Hugging Face's weights are of `resnet18_v1_5` to `resnet152_v1_5`. The source is another run's
+workdir, or whatever `resnet_jax.interop.load_pretrained` takes: a file of safetensors or `.pth`, or
+an id of the hub.
 
 Data: `root/{train,val}/<class>/*`, JPEG or PNG.
 
