@@ -1,4 +1,4 @@
-"""What `train.py` and `evaluate.py` share: how they start, and how they end."""
+"""What programs that take a config share: how they start, and how they end."""
 
 import pathlib
 import sys
@@ -28,14 +28,19 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processe
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process.")
 
 
-def define_config(default: pathlib.Path) -> flags.FlagHolder[ConfigDict]:
+def define_config(default: pathlib.Path | None = None) -> flags.FlagHolder[ConfigDict]:
     """Defines `--config=FILE` and `--config.KEY=VALUE`.
 
     A key that the config does not have ends the program with one sentence.
+
+    Args:
+      default: The file, where none is given; without it, one has to be.
     """
     try:
         return config_flags.DEFINE_config_file(
-            "config", str(default), "The run: a file of configs/, each key open to change."
+            "config",
+            None if default is None else str(default),
+            "The run: a file of configs/, each key open to change.",
         )
     except (AttributeError, KeyError) as error:
         # ml_collections looks the keys up at this point, and raises one error inside another.
@@ -60,6 +65,8 @@ def run(main: Callable[[], object]) -> None:
             logging.set_verbosity(logging.WARNING)  # jax tells every backend that it has not found
             if _DISTRIBUTED.value or _COORDINATOR.value:
                 parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+            if "config" in flags.FLAGS and flags.FLAGS["config"].value is None:
+                raise InputError("--config is not given; it is a file of configs/")
             main()
         except InputError as error:
             _end(error)
