@@ -1,4 +1,4 @@
-"""Weights of torchvision, timm and Hugging Face, in and out.
+"""Weights of torchvision, timm, Hugging Face, Keras and Caffe, in and out.
 
 `load_pretrained` returns a network and its variables, `save_pretrained` writes them as a library
 has them, and `python -m resnet_jax.interop SOURCE DESTINATION --to DIALECT` converts between any

@@ -1,23 +1,72 @@
-"""How each library names and lays out what a residual network learns.
+"""Where libraries have the arrays of a network: under which name, and laid out how.
 
-Names of ours are paths such as `params/stage1/block2/conv1/kernel`, with the collections `params`,
-`batch_stats` and `batches_tracked`; the last holds PyTorch's `num_batches_tracked` as
-`batches_tracked/stem/bn/count`, which no network here reads, so that nothing is lost.
-Kernels are [height, width, in, out] here and [out, in, height, width] there, linear ones [in, out]
-and [out, in]. PyTorch's running variances are unbiased where those of `BatchNorm` are biased; they
-are estimates of the same and taken over as they are: to evaluate, a network has to use the numbers
-that it was saved with.
+Names of ours are paths such as `params/stage1/block2/conv1/kernel`, with the collections `params`
+and `batch_stats` of the network, and three of what libraries keep beside it, which no network here
+reads (see `beside`). Kernels are [height, width, in, out] here and linear ones [in, out]. PyTorch's
+running variances are unbiased where those of `BatchNorm` are biased; they are estimates of the same
+and taken over as they are: to evaluate, a network has to use the numbers that it was saved with.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 
-DialectName = Literal["torchvision", "timm", "huggingface", "resnet_jax"]
+DialectName = Literal["torchvision", "timm", "huggingface", "keras", "caffe", "resnet_jax"]
 
-_LEAVES = {
+_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
+
+
+class Place(NamedTuple):
+    """Where a library has an array of ours.
+
+    Attributes:
+      name: What it is called there.
+      channels_first: Whether kernels are [out, in, height, width] there, and linear ones [out, in].
+      side: Of the maps that a linear layer flattens, if it does and the channels come first there:
+        here its inputs are [height, width, channel], and there [channel, height, width].
+      reversed_inputs: Whether the channels that it reads are in reverse there: BGR for RGB.
+    """
+
+    name: str
+    channels_first: bool = False
+    side: int = 0
+    reversed_inputs: bool = False
+
+    def shape_there(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape there of an array that has this shape here."""
+        return tuple(shape[axis] for axis in self._axes(len(shape)))
+
+    def shape_here(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape here of an array that has this shape there."""
+        return tuple(shape[axis] for axis in np.argsort(self._axes(len(shape))))
+
+    def there(self, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
+        """Returns an array of ours as it is laid out there, a view where that can be."""
+        if self.side:
+            inputs, outputs = array.shape
+            maps = array.reshape(self.side, self.side, -1, outputs)
+            return maps.transpose(3, 2, 0, 1).reshape(outputs, inputs)
+        if self.reversed_inputs:
+            array = array[..., ::-1, :]
+        return array.transpose(self._axes(array.ndim))
+
+    def here(self, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
+        """Returns an array of theirs as it is laid out here, a view where that can be."""
+        if self.side:
+            outputs, inputs = array.shape
+            maps = array.reshape(outputs, -1, self.side, self.side)
+            return maps.transpose(2, 3, 1, 0).reshape(inputs, outputs)
+        array = array.transpose(np.argsort(self._axes(array.ndim)))
+        return array[..., ::-1, :] if self.reversed_inputs else array
+
+    def _axes(self, dimensions: int) -> tuple[int, ...]:
+        same = tuple(range(dimensions))
+        return _TO_TORCH.get(dimensions, same) if self.channels_first else same
+
+
+_TORCH_LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
@@ -25,70 +74,24 @@ _LEAVES = {
     "var": "running_var",
     "count": "num_batches_tracked",
 }
-_HUGGING_FACE_LAYERS = {"conv": "convolution", "bn": "normalization"}
-_TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
-_TO_OURS = {4: (2, 3, 1, 0), 2: (1, 0)}
+_TORCH_COLLECTIONS = ("params", "batch_stats", "batches_tracked")
 
 
-def foreign_name(dialect: DialectName, name: str) -> str:
-    """Returns what a library calls the array of this name.
+def split(name: str) -> tuple[str, list[str], str]:
+    """Returns collection, path of the module and leaf of a name of ours."""
+    collection, *module, leaf = name.split("/")
+    return collection, module, leaf
+
+
+def torch_place(name: str, module: str, *, side: int = 0) -> Place | None:
+    """Returns where a module of PyTorch has an array of ours; None if it has no place for it.
 
     Args:
-      dialect: The library; torchvision and timm have the same names.
-      name: A name of ours.
+      name: The array's name here.
+      module: The module's name there.
+      side: Of the maps that it flattens, if it does.
     """
-    if dialect == "resnet_jax":
-        return name
-    _, *module, leaf = name.split("/")
-    path = _hugging_face(module) if dialect == "huggingface" else _torchvision(module)
-    return f"{path}.{_LEAVES[leaf]}"
-
-
-def foreign_shape(dialect: DialectName, shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns the shape there of an array that has this shape here."""
-    if dialect == "resnet_jax":
-        return tuple(shape)
-    return tuple(shape[axis] for axis in _order(_TO_TORCH, len(shape)))
-
-
-def to_foreign(dialect: DialectName, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
-    """Returns an array of ours as a library lays it out; a view."""
-    return array if dialect == "resnet_jax" else array.transpose(_order(_TO_TORCH, array.ndim))
-
-
-def to_ours(dialect: DialectName, array: Shaped[np.ndarray, "..."]) -> np.ndarray:
-    """Returns an array of a library as it is laid out here; a view."""
-    return array if dialect == "resnet_jax" else array.transpose(_order(_TO_OURS, array.ndim))
-
-
-def _order(orders: Mapping[int, tuple[int, ...]], dimensions: int) -> tuple[int, ...]:
-    return orders.get(dimensions, tuple(range(dimensions)))
-
-
-def _torchvision(module: Sequence[str]) -> str:
-    match module:
-        case ["stem", layer]:
-            return f"{layer}1"
-        case [stage, block, *branch, layer]:
-            if branch:
-                layer = {"conv": "downsample.0", "bn": "downsample.1"}[layer]
-            return f"layer{_number(stage)}.{_number(block) - 1}.{layer}"
-        case _:
-            return "fc"
-
-
-def _hugging_face(module: Sequence[str]) -> str:
-    match module:
-        case ["stem", layer]:
-            return f"resnet.embedder.embedder.{_HUGGING_FACE_LAYERS[layer]}"
-        case [stage, block, *branch, layer]:
-            kind = _HUGGING_FACE_LAYERS[layer.rstrip("123456789")]
-            place = "shortcut" if branch else f"layer.{_number(layer) - 1}"
-            layers = f"resnet.encoder.stages.{_number(stage) - 1}.layers.{_number(block) - 1}"
-            return f"{layers}.{place}.{kind}"
-        case _:
-            return "classifier.1"
-
-
-def _number(name: str) -> int:
-    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+    collection, _, leaf = split(name)
+    if collection not in _TORCH_COLLECTIONS:
+        return None
+    return Place(f"{module}.{_TORCH_LEAVES[leaf]}", True, side if leaf == "kernel" else 0)

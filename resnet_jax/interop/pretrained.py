@@ -8,13 +8,14 @@ from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Float32, PyTree
 
-from resnet_jax.errors import InputError
+from resnet_jax.interop.beside import is_beside, settled
+from resnet_jax.interop.families import Network
+from resnet_jax.interop.form import network_shapes
 from resnet_jax.interop.naming import DialectName
 from resnet_jax.interop.preprocessing import Preprocessing
 from resnet_jax.interop.read import read_weights
-from resnet_jax.interop.weights import Variables, of_variables
+from resnet_jax.interop.weights import Variables, image_channels, of_variables
 from resnet_jax.interop.write import write_weights
-from resnet_jax.models import ResNet
 
 
 class Pretrained(NamedTuple):
@@ -27,7 +28,7 @@ class Pretrained(NamedTuple):
       source: Where it comes from.
     """
 
-    network: ResNet
+    network: Network
     variables: dict[str, PyTree[Float32[np.ndarray, "..."]]]
     preprocessing: Preprocessing
     source: str
@@ -35,7 +36,7 @@ class Pretrained(NamedTuple):
     @property
     def in_channels(self) -> int:
         """Channels of the images."""
-        return self.variables["params"]["stem"]["conv"]["kernel"].shape[2]
+        return image_channels(self.network, traverse_util.flatten_dict(self.variables, sep="/"))
 
 
 def load_pretrained(
@@ -46,24 +47,33 @@ def load_pretrained(
     preprocessing: Preprocessing | None = None,
     **options: Any,
 ) -> Pretrained:
-    """Returns a network with weights of torchvision, timm, Hugging Face or our own.
+    """Returns a network with weights of torchvision, timm, Hugging Face, Keras, Caffe or our own.
 
     Its form is recognised: depth, block, width and number of classes by the arrays. Which
     convolution has the stride and how the max-pool is padded is said by files that were written
-    here and by Hugging Face's config; for the others it is v1.5, as it is in torchvision and timm.
+    here and by the configs of Hugging Face and Keras; for the others it is as is usual with them:
+    v1.5 in torchvision and timm, v1 in Keras and Caffe.
+
+    Images are RGB, whatever the source wants: where that is BGR (Keras, Caffe), the inputs of the
+    first kernel are reversed. Biases of convolutions before a normalisation (Keras; conv1 of He's
+    ResNet-50) are folded into its running mean, with which the network computes the same, in
+    training too; `read_weights` keeps them beside.
 
     Args:
       source: A file of safetensors; a file of PyTorch (`.pth`), which is read without running
-        anything that is in it; a folder with `model.safetensors` and perhaps `config.json` and
-        `preprocessor_config.json`; or an id of the Hugging Face hub, `owner/name` or
-        `owner/name@revision`, for which the package `huggingface_hub` has to be installed.
+        anything that is in it; a file of Keras (`.h5`, `.weights.h5` or `.keras`, for which the
+        package `h5py` has to be installed), or Caffe (`.caffemodel`); a folder with
+        `model.safetensors` and perhaps `config.json` and `preprocessor_config.json`, or with a
+        `.caffemodel` and perhaps a `mean.binaryproto`; or an id of the Hugging Face hub,
+        `owner/name` or `owner/name@revision`, for which the package `huggingface_hub` has to be
+        installed.
       num_classes: Classes of a new head, which starts at zero; by default the head is the
         source's.
       dialect: Whose names the source has; by default it is recognised.
       preprocessing: What images have to go through; by default what the source says, or what is
         usual with it.
-      **options: Fields of `ResNet`, such as `stride_on`, `dtype` or `bn_group_size`, before those
-        that were recognised.
+      **options: Fields of the network, such as `stride_on`, `dtype` or `bn_group_size`, before
+        those that were recognised.
 
     Raises:
       InputError: There is no such source, it cannot be read, or its arrays are those of no
@@ -71,19 +81,20 @@ def load_pretrained(
     """
     weights = read_weights(source, dialect=dialect, preprocessing=preprocessing, **options)
     network = weights.network
-    flat = {
+    arrays = {
         name: np.ascontiguousarray(array, np.float32).reshape(array.shape)
-        for name, array in weights.arrays.items()
-        if not name.startswith("batches_tracked/")
+        for name, array in settled(weights.arrays).items()
+        if not is_beside(name)
     }
     if num_classes is not None:
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; it must be at least 1")
         network = network.clone(num_classes=num_classes)
-        features = flat["params/head/kernel"].shape[0]
-        flat["params/head/kernel"] = np.zeros((features, num_classes), np.float32)
-        flat["params/head/bias"] = np.zeros(num_classes, np.float32)
-    variables = traverse_util.unflatten_dict(flat, sep="/")
+        shapes = network_shapes(network, weights.channels)
+        arrays |= {
+            name: np.zeros(shapes[name], np.float32)
+            for name, array in arrays.items()
+            if array.shape != shapes[name]
+        }
+    variables = traverse_util.unflatten_dict(arrays, sep="/")
     return Pretrained(network, variables, weights.preprocessing, weights.source)
 
 
@@ -99,11 +110,12 @@ def save_pretrained(
     """Writes a network as a library has it.
 
     Args:
-      network: The network, a `ResNet`.
-      variables: Its `params` and `batch_stats`.
+      network: The network, of a class of this package; other libraries have some of them alone.
+      variables: Its `params` and, if it has any, `batch_stats`.
       destination: A file `NAME.safetensors`, which torch's `load_state_dict` takes once
         `safetensors.torch.load_file` has read it; or a folder to be made, with the configs from
-        which timm and transformers make the network.
+        which timm and transformers make the network; `NAME.h5` for Keras, `NAME.caffemodel` (or a
+        folder) for Caffe.
       to: The library, or "resnet_jax" for our own names.
       preprocessing: What images have to go through; by default what is usual for ImageNet.
       force: Write even where the library's network would compute something else, because it pads

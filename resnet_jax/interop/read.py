@@ -1,41 +1,37 @@
 """From a file of any dialect to a network of ours and its arrays."""
 
-import json
-import re
+import functools
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from etils import epath
 
-from resnet_jax.errors import InputError, unknown
+from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
-from resnet_jax.interop.form import (
-    FOREIGN_FORM,
-    check_fit,
-    check_types,
-    expected_shapes,
-    input_channels,
-    recognise_dialect,
-    recognise_form,
-)
-from resnet_jax.interop.naming import DialectName, foreign_name, to_ours
+from resnet_jax.interop.beside import beside_shapes, filled, is_beside
+from resnet_jax.interop.configs import said_by_config
+from resnet_jax.interop.families import recognise, vocabulary
+from resnet_jax.interop.families.family import seen
+from resnet_jax.interop.form import check_fit, check_types, network_shapes
+from resnet_jax.interop.naming import DialectName
 from resnet_jax.interop.preprocessing import Json, Preprocessing
+from resnet_jax.interop.said import read_entry, said_fields, said_module
 from resnet_jax.interop.source import Found, find
-from resnet_jax.interop.weights import Weights
-from resnet_jax.models import ResNet
-
-ENTRY = "resnet_jax"
-"""Key of what a file that was written here says of itself, in the metadata of safetensors."""
-
-MEAN_IMAGE = "preprocessing/mean_image"
+from resnet_jax.interop.weights import MEAN_IMAGE, Weights
 
 _TORCHVISION_V2 = ("-11ad3fa6", "-cd907fc2", "-f82ba261")
 """Ends of the names of torchvision's second weights (of 50, 101 and 152 layers)."""
 
-_TIMM_PLAIN = re.compile(r"(tv_)?resnet\d+")
-_TIMM_VISIBLE = {"num_classes", "in_chans"}
-_HUGGING_FACE_FORM = {"hidden_act": "relu", "downsample_in_first_stage": False}
+_TORCHVISION_GOOGLENET = "-1378be20"
+"""End of the name of torchvision's weights of GoogLeNet, which want other images than the rest."""
+
+_HALF = (0.5, 0.5, 0.5)
+_CAFFE_MEANS = {
+    "keras": (123.68, 116.779, 103.939),
+    "caffe": (123.151630838, 115.902882574, 103.062623801),
+}
+"""Mean colours of ImageNet, of 255: those that Keras subtracts, and those of He's mean image."""
 
 
 def read_weights(
@@ -47,17 +43,16 @@ def read_weights(
 ) -> Weights:
     """Returns the network that a file's arrays belong to, and the arrays.
 
-    Depth, block, width, number of classes and stem are recognised by the arrays. Where the
-    stride and the padding of the max-pool are is not in them: a file that was written here says
-    it, as does the config of Hugging Face; for the others it is v1.5.
+    What the arrays show of the network is recognised by them, as is whose names they have. Where
+    the stride and the padding of the max-pool are is not in them: a file that was written here says
+    it, as do the configs of Hugging Face and Keras; else it is as is usual with the library.
 
     Args:
-      source: A file of safetensors, a file of PyTorch (`.pth`), a folder of them with their
-        configs, or an id of the Hugging Face hub.
+      source: What `load_pretrained` takes.
       dialect: Whose names they are; by default it is recognised.
       preprocessing: What images have to go through; by default what the source says, or what is
         usual with this dialect.
-      **options: Fields of `ResNet`, before what was recognised.
+      **options: Fields of the network, before what was recognised.
 
     Raises:
       InputError: There is no such source, it cannot be read, or the arrays are those of no
@@ -80,84 +75,46 @@ def _weights(
     arrays = dict(found.arrays)
     mean_image = arrays.pop(MEAN_IMAGE, None)
     shapes = {name: array.shape for name, array in arrays.items()}
-    dialect = dialect or _dialect(found, recognise_dialect(shapes))
-    if dialect not in get_args(DialectName):
-        raise unknown("dialect", dialect, get_args(DialectName))
-    entry = _entry(found)
-    fields = FOREIGN_FORM | recognise_form(dialect, shapes)
-    fields |= {**_said_by(entry), **_said_by_config(found.config, dialect), **options}
+    entry = read_entry(found.metadata)
+    family, dialect = recognise(shapes, dialect or _timm(found), said_module(entry))
+    speech = vocabulary(family, dialect)
+    fields = {**speech.form, **speech.fields(shapes), **said_fields(entry, family)}
+    fields |= {**said_by_config(found.config, dialect), **options}
+    if sum(fields.get("stage_sizes", ())) > len(arrays):
+        raise InputError(f"it says of its network {fields['stage_sizes']}, with fewer arrays")
     try:
-        network = ResNet(**fields)
+        network = family.module(**fields)
     except TypeError as error:
         raise InputError(f"its network cannot be made: {error}") from error
-    expected = expected_shapes(network, input_channels(dialect, shapes))
-    check_fit(dialect, shapes, expected)
+    place = functools.partial(speech.place, network)
+    channels = family.channels(seen(shapes, place))
+    expected = network_shapes(network, channels)
+    expected |= beside_shapes(expected)
+    check_fit(place, shapes, expected)
     ours = {
-        name: to_ours(dialect, arrays[theirs])
+        name: there.here(arrays[there.name])
         for name in expected
-        if (theirs := foreign_name(dialect, name)) in arrays
+        if (there := place(name)) is not None and there.name in arrays
     }
     check_types(ours)
+    for name in filter(is_beside, list(ours)):
+        fill = speech.fill(network, name)
+        if fill is not None and ours[name].tobytes() == filled(ours, name, fill).tobytes():
+            del ours[name]  # as it is where nothing else is known
     if preprocessing is None:
         preprocessing = _preprocessing(found, dialect, entry)
+        mean_image = found.mean_image if mean_image is None else mean_image
         if mean_image is not None:
             size = preprocessing.image_size
-            shape = (size, size, input_channels(dialect, shapes))
+            shape = (size, size, channels)
             if mean_image.shape != shape or mean_image.dtype != np.float32:
                 raise InputError(f"its mean image is not float32 of shape {shape}")
             preprocessing = preprocessing._replace(mean_image=mean_image)
     return Weights(network, ours, preprocessing, source)
 
 
-def _dialect(found: Found, by_names: DialectName) -> DialectName:
-    timm = by_names == "torchvision" and found.config is not None
-    return "timm" if timm and "architecture" in (found.config or {}) else by_names
-
-
-def _entry(found: Found) -> dict[str, Json]:
-    if ENTRY not in found.metadata:
-        return {}
-    try:
-        entry = json.loads(found.metadata[ENTRY])
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"its metadata {ENTRY} is no JSON: {error}") from error
-    if not isinstance(entry, dict):
-        raise InputError(f"its metadata {ENTRY} is no JSON object")
-    return entry
-
-
-def _said_by(entry: Mapping[str, Json]) -> dict[str, Any]:
-    match entry.get("network"):
-        case None:
-            return {}
-        case {
-            "pool_padding": [0 | 1 | 2, 0 | 1 | 2],
-            "bn_momentum": int() | float(),
-            "bn_epsilon": int() | float(),
-            **others,
-        } as network if others.keys() == {"shortcut", "stride_on", "output_stride"}:
-            return dict(network)
-        case network:
-            raise InputError(f"its metadata {ENTRY} says of its network {network}")
-
-
-def _said_by_config(config: Mapping[str, Json] | None, dialect: DialectName) -> dict[str, Any]:
-    """Returns the fields of a network that a `config.json` decides; other networks are refused."""
-    if config is None:
-        return {}
-    if dialect == "timm":
-        name, more = config.get("architecture"), config.get("model_args") or {}
-        if not _TIMM_PLAIN.fullmatch(str(name)):
-            raise InputError(f"timm's {name} is another network than ResNet-18 to 152")
-        if not isinstance(more, dict) or more.keys() - _TIMM_VISIBLE:
-            raise InputError(f"timm's {name} was changed by {more}, which is not known here")
-    if dialect == "huggingface":
-        for key, value in _HUGGING_FACE_FORM.items():
-            if config.get(key, value) != value:
-                raise InputError(f"{key} is {config[key]}; here it is {value}")
-        first = config.get("downsample_in_bottleneck", False)
-        return {"stride_on": "1x1" if first else "3x3"}
-    return {}
+def _timm(found: Found) -> DialectName | None:
+    return "timm" if "architecture" in (found.config or {}) else None
 
 
 def _preprocessing(found: Found, dialect: DialectName, entry: Mapping[str, Json]) -> Preprocessing:
@@ -165,11 +122,16 @@ def _preprocessing(found: Found, dialect: DialectName, entry: Mapping[str, Json]
     match entry.get("preprocessing"):
         case dict() as said:
             return preprocessings.of_json(said)
+        case _ if dialect in _CAFFE_MEANS:
+            mean = tuple(value / 255 for value in _CAFFE_MEANS[dialect])
+            return Preprocessing(mean=mean, std=(1 / 255,) * 3)
         case _ if dialect == "timm" and isinstance(config, dict):
             return preprocessings.of_timm(config)
         case _ if dialect == "huggingface" and found.preprocessor is not None:
             return preprocessings.of_hugging_face(found.preprocessor)
         case _ if dialect == "torchvision" and found.path.stem.endswith(_TORCHVISION_V2):
             return Preprocessing(resize=232)
+        case _ if dialect == "torchvision" and found.path.stem.endswith(_TORCHVISION_GOOGLENET):
+            return Preprocessing(mean=_HALF, std=_HALF)
         case _:
             return Preprocessing()

@@ -7,12 +7,18 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
+from resnet_jax.interop.caffe_file import read_caffe, read_mean_image
+from resnet_jax.interop.hdf5 import MAGIC as HDF5_MAGIC
 from resnet_jax.interop.hub import download, is_hub_id
+from resnet_jax.interop.keras_file import is_keras_archive, read_keras
 from resnet_jax.interop.preprocessing import Json
 from resnet_jax.interop.safetensors_file import read_safetensors
+from resnet_jax.interop.said import ENTRY
 from resnet_jax.interop.torch_file import ZIP_MAGIC, read_torch
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_CAFFE = ".caffemodel"
+_MEAN = "*mean.binaryproto"
 _LEGACY_MAGICS = (b"\x80\x02", b"./Pa", b"sys_")
 _LONGEST_NAME = 200
 
@@ -23,9 +29,10 @@ class Found(NamedTuple):
     Attributes:
       arrays: Arrays by name.
       metadata: Strings beside them, in the same file.
-      config: The folder's `config.json`.
+      config: The folder's `config.json`, or what a file of Keras says of its model.
       preprocessor: The folder's `preprocessor_config.json`.
       path: The file of the arrays.
+      mean_image: That of a folder of Caffe's.
     """
 
     arrays: dict[str, np.ndarray]
@@ -33,6 +40,7 @@ class Found(NamedTuple):
     config: dict[str, Json] | None
     preprocessor: dict[str, Json] | None
     path: epath.Path
+    mean_image: np.ndarray | None = None
 
 
 def find(source: epath.PathLike) -> Found:
@@ -40,7 +48,8 @@ def find(source: epath.PathLike) -> Found:
 
     Args:
       source: A file; a folder with `model.safetensors` or `pytorch_model.bin`, and perhaps
-        `config.json` and `preprocessor_config.json`; or an id of the hub.
+        `config.json` and `preprocessor_config.json`, or with one `.caffemodel` and perhaps a
+        `mean.binaryproto`; or an id of the hub.
 
     Raises:
       InputError: There is nothing, or it cannot be read.
@@ -50,36 +59,61 @@ def find(source: epath.PathLike) -> Found:
         if not is_hub_id(str(source)):
             raise InputError(f"there is no file or folder {source}")
         path = download(str(source))
-    config = preprocessor = None
+    config = preprocessor = mean_image = None
     if path.is_dir():
         folder, path = path, _weights_of(path)
-        config = _read_json(folder / "config.json")
-        preprocessor = _read_json(folder / "preprocessor_config.json")
-    arrays, metadata = _read_arrays(path)
-    for name in arrays:
+        if path.suffix == _CAFFE:
+            mean_image = _mean_image_of(folder)
+        else:
+            config = _read_json(folder / "config.json")
+            preprocessor = _read_json(folder / "preprocessor_config.json")
+    found = _read(path)
+    for name in found.arrays:
         if not name.isprintable() or len(name) > _LONGEST_NAME:
             raise InputError(f"{path} has the name {name[:_LONGEST_NAME]!a}, which is no name")
-    return Found(_without_wrappers(arrays), metadata, config, preprocessor, path)
+    return found._replace(
+        arrays=_without_wrappers(found.arrays),
+        config=config or found.config,
+        preprocessor=preprocessor,
+        mean_image=mean_image,
+    )
 
 
 def _weights_of(folder: epath.Path) -> epath.Path:
     for name in _WEIGHTS:
         if (folder / name).exists():
             return folder / name
-    raise InputError(f"{folder} has no {' or '.join(_WEIGHTS)}")
+    models = sorted(folder.glob(f"*{_CAFFE}"))
+    if len(models) == 1:
+        return models[0]
+    raise InputError(f"{folder} has no {' or '.join(_WEIGHTS)}, nor one {_CAFFE}")
 
 
-def _read_arrays(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
+    images = sorted(folder.glob(_MEAN))
+    if len(images) > 1:
+        raise InputError(f"{folder} has {len(images)} mean images")
+    return read_mean_image(images[0]) if images else None
+
+
+def _read(path: epath.Path) -> Found:
     with path.open("rb") as file:
-        magic = file.read(4)
-    if magic == ZIP_MAGIC:
-        return read_torch(path), {}
+        magic = file.read(len(HDF5_MAGIC))
+    if magic == HDF5_MAGIC or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
+        model = read_keras(path)
+        return Found(model.arrays, model.metadata, model.config, None, path)
+    if magic.startswith(ZIP_MAGIC):
+        return Found(read_torch(path), {}, None, None, path)
     if magic.startswith(_LEGACY_MAGICS):
         raise InputError(
             f"{path} is in PyTorch's format from before version 1.6, which is not read; convert "
             "it where PyTorch is: torch.save(torch.load(path, weights_only=True), path)"
         )
-    return read_safetensors(path)
+    if path.suffix == _CAFFE:
+        blobs, name = read_caffe(path)
+        return Found(blobs, {ENTRY: name} if name.startswith("{") else {}, None, None, path)
+    arrays, metadata = read_safetensors(path)
+    return Found(arrays, metadata, None, None, path)
 
 
 def _read_json(path: epath.Path) -> dict[str, Json] | None:

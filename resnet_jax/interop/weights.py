@@ -1,7 +1,7 @@
 """A network and its arrays, between two files."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from flax import linen as nn
@@ -9,9 +9,14 @@ from flax import traverse_util
 from jaxtyping import PyTree, Shaped
 
 from resnet_jax.errors import InputError
-from resnet_jax.interop.form import check_fit, check_types, expected_shapes, input_channels
+from resnet_jax.interop.beside import beside_shapes
+from resnet_jax.interop.families import Network, family_of
+from resnet_jax.interop.form import check_fit, check_types, network_shapes
+from resnet_jax.interop.naming import Place
 from resnet_jax.interop.preprocessing import Preprocessing
-from resnet_jax.models import ResNet
+
+MEAN_IMAGE = "preprocessing/mean_image"
+"""Name of a preprocessing's mean image among the arrays of a file."""
 
 Variables = Mapping[str, PyTree[Shaped[np.ndarray, "..."]]]
 
@@ -22,13 +27,12 @@ class Weights(NamedTuple):
     Attributes:
       network: The network.
       arrays: By name, such as `params/stage1/block1/conv1/kernel`, laid out as here, in the types
-        that they were stored in. `batches_tracked/.../count` is PyTorch's `num_batches_tracked`,
-        where there is one.
+        that they were stored in; and what their library has beside them, see `beside`.
       preprocessing: What images have to go through.
       source: Where they come from.
     """
 
-    network: ResNet
+    network: Network
     arrays: dict[str, np.ndarray]
     preprocessing: Preprocessing
     source: str
@@ -36,7 +40,7 @@ class Weights(NamedTuple):
     @property
     def channels(self) -> int:
         """Channels of the images."""
-        return self.arrays["params/stem/conv/kernel"].shape[2]
+        return image_channels(self.network, self.arrays)
 
 
 def of_variables(
@@ -50,30 +54,37 @@ def of_variables(
     """Returns the weights of a network in memory.
 
     Args:
-      network: The network, a `ResNet`.
-      variables: Its `params` and `batch_stats`.
+      network: The network, of a class of this package.
+      variables: Its `params` and, if it has any, `batch_stats`.
       preprocessing: What images have to go through.
       source: What it is called in messages.
       batches_tracked: How many batches its statistics have seen, as PyTorch counts them.
 
     Raises:
-      InputError: The network is no `ResNet`, or the variables are not its.
+      InputError: The network is of another class, or the variables are not its.
     """
-    if not isinstance(network, ResNet):
-        raise InputError(f"{source} is a {type(network).__name__}; only a ResNet has other names")
-    tree = {name: variables[name] for name in ("params", "batch_stats")}
+    tree = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
     flat = traverse_util.flatten_dict(tree, sep="/")
     arrays = {name: np.asarray(array) for name, array in flat.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     try:
-        expected = expected_shapes(network, input_channels("resnet_jax", shapes))
-        check_fit("resnet_jax", shapes, expected)
+        expected = network_shapes(network, image_channels(network, arrays))
+        check_fit(Place, shapes, expected)
         check_types(arrays)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     counts = {
         name: np.array(batches_tracked, np.int64)
-        for name in expected
+        for name in beside_shapes(expected)
         if name.startswith("batches_tracked/")
     }
-    return Weights(network, arrays | counts, preprocessing, source)
+    return Weights(cast(Network, network), arrays | counts, preprocessing, source)
+
+
+def image_channels(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> int:
+    """Returns how many channels the images of a network have; 3 if its arrays do not show it.
+
+    Raises:
+      InputError: The network is of no class of this package.
+    """
+    return family_of(network).channels({name: a.shape for name, a in arrays.items()}.get)

@@ -1,24 +1,33 @@
 """From a network of ours and its arrays to files of any dialect."""
 
+import functools
 import json
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
+import numpy as np
 from etils import epath
 
-from resnet_jax import models
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.files import write_atomically
-from resnet_jax.interop import preprocessing as preprocessings
-from resnet_jax.interop.form import FOREIGN_FORM, INVISIBLE
-from resnet_jax.interop.naming import DialectName, foreign_name, to_foreign
-from resnet_jax.interop.preprocessing import Json
-from resnet_jax.interop.read import ENTRY, MEAN_IMAGE
+from resnet_jax.interop.beside import beside_shapes, filled, settled
+from resnet_jax.interop.caffe_file import write_caffe
+from resnet_jax.interop.configs import configs_of
+from resnet_jax.interop.families import Vocabulary, family_of, vocabulary
+from resnet_jax.interop.families.resnet_keras import keras_layers
+from resnet_jax.interop.keras_file import write_keras
+from resnet_jax.interop.naming import DialectName
 from resnet_jax.interop.safetensors_file import write_safetensors
-from resnet_jax.interop.weights import Weights
+from resnet_jax.interop.said import ENTRY, entry_of
+from resnet_jax.interop.weights import MEAN_IMAGE, Weights
 from resnet_jax.models import BottleneckBlock, ResNet
 
-_NO_FOLDERS = (".pth", ".pt", ".bin", ".npz", ".msgpack", ".ckpt", ".h5")
+_FILES = (
+    *(".safetensors", ".h5", ".keras", ".caffemodel"),
+    *(".pth", ".pt", ".bin", ".npz", ".msgpack", ".ckpt", ".pb"),
+)
+_NO_MEAN_IMAGE = "numbers to subtract for a mean image"
+_OF_TRAINING = ("bn_momentum", "dropout_rate", "auxiliary_dropout_rate")
 
 
 def write_weights(
@@ -30,10 +39,15 @@ def write_weights(
 ) -> None:
     """Writes a network's arrays as a library has them.
 
+    What the library has no place for, beside the network's own arrays, is settled first: biases of
+    convolutions and Caffe's factors go into the running statistics, PyTorch's counts are left out.
+
     Args:
       weights: The network.
       destination: A file `NAME.safetensors`, or a folder to be made, with `model.safetensors` and
-        the configs from which timm and transformers make the network.
+        the configs from which timm and transformers make the network; `NAME.h5` for Keras, whose
+        `load_weights` takes it; `NAME.caffemodel` for Caffe, or a folder with one and the mean
+        image.
       dialect: The library, or "resnet_jax" for our own names.
       force: Write what the library has no such network for. Its own network takes the arrays, where
         the names and shapes are the same, but computes something else.
@@ -45,118 +59,93 @@ def write_weights(
     if dialect not in get_args(DialectName):
         raise unknown("dialect", dialect, get_args(DialectName))
     path = epath.Path(destination).expanduser()
-    if path.suffix in _NO_FOLDERS:
-        raise InputError(
-            f"{path} is not written: give NAME.safetensors, which PyTorch reads with "
-            "safetensors.torch.load_file, or a folder"
-        )
+    speech = vocabulary(family_of(weights.network), dialect)
+    _check_suffix(path, dialect)
     if path.exists():
         raise InputError(f"{path} is there already; give another destination, or remove it")
-    different = [] if dialect == "resnet_jax" else _differences(weights, dialect)
+    different = [] if dialect == "resnet_jax" else _differences(weights, dialect, speech)
+    if dialect == "caffe" and path.suffix == "":
+        different = [what for what in different if what != _NO_MEAN_IMAGE]
     if different and not force:
         raise InputError(
             f"{weights.source} is not written: {dialect}'s network would compute something else, "
             f"it has {', '.join(different)}; force it to write the names nevertheless"
         )
-    arrays = {
-        foreign_name(dialect, name): to_foreign(dialect, array)
-        for name, array in weights.arrays.items()
-    }
-    if dialect == "resnet_jax" and weights.preprocessing.mean_image is not None:
-        arrays[MEAN_IMAGE] = weights.preprocessing.mean_image
-    configs: Mapping[str, Mapping[str, Json]] = {}
+    arrays = _arrays(weights, speech)
+    network = weights.network
+    if dialect == "keras" and isinstance(network, ResNet):
+        write_keras(path, arrays, keras_layers(network), entry_of(weights))
+    elif dialect == "caffe":
+        write_caffe(path, arrays, weights.preprocessing.mean_image, entry_of(weights)[ENTRY])
+    else:
+        _write_safetensors(path, arrays, weights, dialect)
+
+
+def _check_suffix(path: epath.Path, dialect: DialectName) -> None:
+    if dialect == "keras":
+        if path.suffix != ".h5" or path.name.endswith(".weights.h5"):
+            raise InputError(
+                f"{path} is not written: give NAME.h5, which Keras reads with load_weights (and "
+                "not NAME.weights.h5, by which it knows another layout)"
+            )
+        return
+    takes = ".caffemodel" if dialect == "caffe" else ".safetensors"
+    if path.suffix not in ("", takes) and path.suffix in _FILES:
+        reads = (
+            "" if dialect == "caffe" else ", which PyTorch reads with safetensors.torch.load_file"
+        )
+        raise InputError(f"{path} is not written: give NAME{takes}{reads}, or a folder")
+
+
+def _arrays(weights: Weights, speech: Vocabulary) -> dict[str, np.ndarray]:
+    """Returns the arrays as a library has them, by its names."""
+    network, ours = weights.network, weights.arrays
+    place = functools.partial(speech.place, network)
+    if any(place(name) is None for name in ours):
+        ours = settled(ours)
+    shapes = {name: array.shape for name, array in ours.items()}
+    for name in beside_shapes(shapes):
+        fill = speech.fill(network, name)
+        if name not in ours and fill is not None:
+            ours = {**ours, name: filled(ours, name, fill)}
+    places = {name: place(name) for name in ours}
+    return {there.name: there.there(ours[name]) for name, there in places.items() if there}
+
+
+def _write_safetensors(
+    path: epath.Path,
+    arrays: Mapping[str, np.ndarray],
+    weights: Weights,
+    dialect: DialectName,
+) -> None:
+    mean_image = weights.preprocessing.mean_image
+    if dialect == "resnet_jax" and mean_image is not None:
+        arrays = {**arrays, MEAN_IMAGE: mean_image}
+    configs = {}
     if path.suffix != ".safetensors":
-        configs, path = _configs(weights, dialect), path / "model.safetensors"
+        configs, path = configs_of(weights, dialect), path / "model.safetensors"
     for name, config in configs.items():
         text = json.dumps(config, indent=2, sort_keys=True)
         write_atomically(path.parent / name, f"{text}\n".encode())
     # Libraries of PyTorch's want to be told that the arrays are theirs.
     metadata = {"format": "pt"} if dialect != "resnet_jax" else {}
-    write_safetensors(path, arrays, metadata | {ENTRY: json.dumps(_entry(weights))})
+    write_safetensors(path, arrays, metadata | entry_of(weights))
 
 
-def _entry(weights: Weights) -> dict[str, Json]:
-    network = {field: getattr(weights.network, field) for field in INVISIBLE}
-    return {
-        "network": network,
-        "preprocessing": preprocessings.to_json(weights.preprocessing),
-    }
-
-
-def _differences(weights: Weights, dialect: DialectName) -> list[str]:
+def _differences(weights: Weights, dialect: DialectName, speech: Vocabulary) -> list[str]:
     """Returns what a library's network has otherwise, silently or not."""
-    fields = dict(FOREIGN_FORM)
-    del fields["bn_momentum"]  # it decides about training alone, and is set there as here
-    if dialect == "huggingface" or weights.network.block is not BottleneckBlock:
+    # What decides about training alone is set there as here.
+    fields = {name: value for name, value in speech.form.items() if name not in _OF_TRAINING}
+    network = weights.network
+    if isinstance(network, ResNet) and (
+        dialect == "huggingface" or network.block is not BottleneckBlock
+    ):
         del fields["stride_on"]  # said by its config, or of no effect
     different = [
         f"{field} {value!r} for {there!r}"
         for field, value in fields.items()
-        if (there := getattr(weights.network, field)) != value
+        if (there := getattr(network, field)) != value
     ]
     if weights.preprocessing.mean_image is not None:
-        different.append("numbers to subtract for a mean image")
+        different.append(_NO_MEAN_IMAGE)
     return different
-
-
-def _configs(weights: Weights, dialect: DialectName) -> dict[str, dict[str, Json]]:
-    match dialect:
-        case "timm":
-            return {"config.json": _timm_config(weights)}
-        case "huggingface":
-            return {
-                "config.json": _hugging_face_config(weights),
-                "preprocessor_config.json": preprocessings.to_hugging_face(weights.preprocessing),
-            }
-        case _:
-            return {}
-
-
-def _timm_config(weights: Weights) -> dict[str, Json]:
-    network = weights.network
-    for name in models.list_models():
-        if name.startswith("resnet") and _same_depth(models.create_model(name), network):
-            break
-    else:
-        raise InputError(
-            f"timm has no name for stages of {network.stage_sizes} blocks of width "
-            f"{network.width}; give NAME.safetensors, which has no config"
-        )
-    return {
-        "architecture": name.removesuffix("_v1_5"),
-        "num_classes": network.num_classes,
-        "pretrained_cfg": {
-            **preprocessings.to_timm(weights.preprocessing),
-            "num_classes": network.num_classes,
-            "first_conv": "conv1",
-            "classifier": "fc",
-        },
-    }
-
-
-def _same_depth(one: Any, other: ResNet) -> bool:
-    return all(getattr(one, field) == getattr(other, field) for field in _DEPTH)
-
-
-_DEPTH = ("stage_sizes", "block", "width")
-
-
-def _hugging_face_config(weights: Weights) -> dict[str, Json]:
-    network = weights.network
-    bottleneck = network.block is BottleneckBlock
-    expansion = 4 if bottleneck else 1
-    return {
-        "architectures": ["ResNetForImageClassification"],
-        "model_type": "resnet",
-        "num_channels": weights.channels,
-        "num_labels": network.num_classes,
-        "embedding_size": network.width,
-        "hidden_sizes": [
-            network.width * 2**stage * expansion for stage in range(len(network.stage_sizes))
-        ],
-        "depths": list(network.stage_sizes),
-        "layer_type": "bottleneck" if bottleneck else "basic",
-        "hidden_act": "relu",
-        "downsample_in_first_stage": False,
-        "downsample_in_bottleneck": network.stride_on == "1x1",
-    }

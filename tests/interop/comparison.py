@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from resnet_jax.interop.naming import foreign_name, to_ours
+from resnet_jax.interop.families import family_of, vocabulary
 from tests.interop.references import library, logits_of
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -54,13 +54,16 @@ def compare(module, pretrained, dialect, *, pixels=64, batch=4):
     )(pretrained.variables, images)
     their_logits = _evaluate(module, images)
     ours = _train_ours(pretrained, images, labels)
-    theirs = _train(module, images, labels)
+    place = functools.partial(
+        vocabulary(family_of(pretrained.network), dialect).place, pretrained.network
+    )
+    theirs = _train(module, images, labels, place)
 
     def largest(group):
         names = [name for name in ours if name.startswith(group)]
         assert names
         assert all(ours[name].any() for name in names)
-        return max(difference(ours[name], theirs(dialect, name)) for name in names)
+        return max(difference(ours[name], theirs(name)) for name in names)
 
     return Differences(
         difference(np.asarray(logits), their_logits),
@@ -118,7 +121,7 @@ def _evaluate(module, images):
         return logits_of(module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))).numpy()
 
 
-def _train(module, images, labels):
+def _train(module, images, labels, place):
     torch = library("torch")
     module.double().train()
     before = {name: value.clone().numpy() for name, value in module.named_buffers()}
@@ -136,12 +139,13 @@ def _train(module, images, labels):
     gradients = {name: value.grad.numpy() for name, value in module.named_parameters()}
     buffers = {name: value.numpy() for name, value in module.named_buffers()}
 
-    def value_of(dialect, name):
+    def value_of(name):
         if name == "loss":
             return loss.detach().numpy()
-        theirs = foreign_name(dialect, name)
+        there = place(name)
+        theirs = there.name
         if name.startswith("params/"):
-            return to_ours(dialect, gradients[theirs])
+            return there.here(gradients[theirs])
         if name.endswith("/mean"):
             return buffers[theirs]
         # The variance that torch adds to the running one is divided by one less than it has.

@@ -7,8 +7,9 @@ from flax import traverse_util
 
 from resnet_jax import BottleneckBlock, ResNet
 from resnet_jax.interop import DialectName
-from resnet_jax.interop.form import expected_shapes
-from resnet_jax.interop.naming import foreign_name, to_foreign
+from resnet_jax.interop.beside import beside_shapes
+from resnet_jax.interop.families import family_of, vocabulary
+from resnet_jax.interop.form import network_shapes
 from resnet_jax.interop.safetensors_file import write_safetensors
 
 
@@ -30,8 +31,16 @@ def random_arrays(network, channels=3, seed=0):
             return rng.uniform(0.5, 1.5, shape).astype(np.float32)
         return rng.normal(size=shape).astype(np.float32)
 
-    shapes = expected_shapes(network, channels)
-    return {name: draw(name, shape) for name, shape in shapes.items()}
+    shapes = network_shapes(network, channels)
+    counts = {n: s for n, s in beside_shapes(shapes).items() if n.startswith("batches_tracked/")}
+    return {name: draw(name, shape) for name, shape in (shapes | counts).items()}
+
+
+def places(network, dialect: DialectName):
+    """Returns where a library has each array of a network that it has a place for, by our name."""
+    place = vocabulary(family_of(network), dialect).place
+    found = {name: place(network, name) for name in random_arrays(network)}
+    return {name: there for name, there in found.items() if there is not None}
 
 
 def random_variables(network, channels=3, seed=0):
@@ -45,9 +54,9 @@ def write(
     path, network, dialect: DialectName = "torchvision", *, channels=3, change=lambda arrays: arrays
 ):
     """Writes a network with no more than its library would."""
+    arrays = random_arrays(network, channels)
     arrays = {
-        foreign_name(dialect, name): to_foreign(dialect, array)
-        for name, array in random_arrays(network, channels).items()
+        there.name: there.there(arrays[name]) for name, there in places(network, dialect).items()
     }
     write_safetensors(path, change(arrays), {"format": "pt"})
     return path

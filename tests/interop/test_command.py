@@ -44,7 +44,7 @@ def test_converts_between_any_two(tmp_path, source):
     ("arguments", "message"),
     [
         (["{source}"], "the following arguments are required: destination, --to"),
-        (["{source}", "{new}", "--to", "keras"], "invalid choice: 'keras'"),
+        (["{source}", "{new}", "--to", "darknet"], "invalid choice: 'darknet'"),
         (["{source}", "{new}", "--to", "timm"], "timm has no name for stages of"),
         (["{source}", "{source}", "--to", "timm"], "is there already; give another destination"),
         (["{source}", "{new}.pth", "--to", "timm"], "give NAME.safetensors, which PyTorch reads"),
@@ -53,7 +53,7 @@ def test_converts_between_any_two(tmp_path, source):
         (["{new}", "{new}", "--to", "timm"], "there is no file or folder"),
         (
             ["{source}", "{new}", "--to", "timm", "--from", "huggingface"],
-            "it has no resnet.encoder",
+            "it has none of resnet.embedder",
         ),
     ],
 )

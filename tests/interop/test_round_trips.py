@@ -18,10 +18,9 @@ from resnet_jax.interop import (
     save_pretrained,
     write_weights,
 )
-from resnet_jax.interop.naming import foreign_name, foreign_shape, to_foreign, to_ours
 from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
 from tests.interop.references import library, make
-from tests.interop.small import random_arrays, random_variables, small_network
+from tests.interop.small import places, random_arrays, random_variables, small_network
 
 DIALECTS = ("torchvision", "timm", "huggingface", "resnet_jax")
 PREPROCESSING = Preprocessing(176, 232, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 1 / 3))
@@ -121,13 +120,13 @@ def test_a_mean_image_is_kept_where_it_can_be(tmp_path):
 @pytest.mark.parametrize("block", [ResidualBlock, BottleneckBlock])
 def test_names_and_shapes_are_one_to_one(dialect, block):
     network = small_network(block, stage_sizes=(2, 12), shortcut="C")
-    arrays = random_arrays(network)
-    names = {foreign_name(dialect, name) for name in arrays}
-    assert len(names) == len(arrays)
-    for array in arrays.values():
-        theirs = to_foreign(dialect, array)
-        assert theirs.shape == foreign_shape(dialect, array.shape)
-        np.testing.assert_array_equal(to_ours(dialect, theirs), array)
+    arrays, found = random_arrays(network), places(network, dialect)
+    assert len({there.name for there in found.values()}) == len(arrays)
+    for name, array in arrays.items():
+        theirs = found[name].there(array)
+        assert theirs.shape == found[name].shape_there(array.shape)
+        assert array.shape == found[name].shape_here(theirs.shape)
+        np.testing.assert_array_equal(found[name].here(theirs), array)
 
 
 @pytest.mark.parametrize(("through", "counted"), [("huggingface", True), ("resnet_jax", False)])

@@ -65,7 +65,10 @@ def one(shape, end, *, start=0, dtype="F32"):
         (with_header({"a": one([2**50, 0], 0)}), r"a is of type F32 and shape \(112589990684262"),
         (with_header({"a": one([4], 4, dtype="F8_E4M3")}, bytes(4)), "a is of type F8_E4M3"),
         (with_header({"a\x1b[2J": one([1], 4)}, bytes(4)), r"has the name 'a\\x1b\[2J'"),
-        (with_header({"a": one([1], 4)}, bytes(4)), "is no residual network: it has none of"),
+        (
+            with_header({"a": one([1], 4)}, bytes(4)),
+            "is no network that is known here: it has none of",
+        ),
     ],
 )
 def test_a_file_that_lies_is_refused_and_nothing_allocated(tmp_path, content, message):

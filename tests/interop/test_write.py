@@ -45,7 +45,9 @@ def test_other_networks_and_variables_are_refused():
 
     network = small_network()
     variables = random_variables(network)
-    with pytest.raises(InputError, match="x is a Other; only a ResNet has other names"):
+    with pytest.raises(
+        InputError, match="x: Other is none of the networks here, which are ResNet, AlexNet"
+    ):
         of_variables(Other(), variables, Preprocessing(), "x")  # pyrefly: ignore
     del variables["params"]["head"]["bias"]
     with pytest.raises(InputError, match=r"x: it does not fit .* missing: params/head/bias \(5,\)"):
