@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from etils import epath
 
+from resnet_jax.data import kept
 from resnet_jax.errors import InputError
-from resnet_jax.files import is_local, write_atomically
+from resnet_jax.files import is_local
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -67,11 +68,14 @@ def list_images(folder: epath.Path) -> Listing:
         raise InputError(f"{folder} has no folders of images, one a class")
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="listing") as pool:
         folders = [folder / name for name in classes]
-        state = None
+        state, places = None, ()
         if is_local(folder):
             times = pool.map(lambda path: os.stat(path).st_mtime_ns, folders)
             state = dict(zip(classes, times, strict=True))
-            for path in _caches(folder):
+            places = kept.places(
+                epath.Path(os.path.abspath(folder)).parent, f"listing-{folder.name}.json"
+            )
+            for path in places:
                 files = _read(path, state)
                 if files is not None:
                     return Listing(classes, files)
@@ -83,7 +87,8 @@ def list_images(folder: epath.Path) -> Listing:
         sorted((f"{name}/{image}" for name in classes for image in images[name]), key=_hash)
     )
     if state is not None and max(state.values()) / 1e9 < time.time() - _SETTLED:
-        _write(_caches(folder), state, files)
+        content = {"version": _VERSION, "classes": state, "files": files}
+        kept.keep(json.dumps(content).encode(), places)
     return Listing(classes, files)
 
 
@@ -97,15 +102,6 @@ def _hash(file: str) -> bytes:
     return hashlib.blake2b(file.encode(errors="surrogateescape"), digest_size=16).digest()
 
 
-def _caches(folder: epath.Path) -> tuple[epath.Path, epath.Path]:
-    """Returns where a list may be: beside the folder, or in the user's cache."""
-    absolute = os.path.abspath(folder)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    name = f"{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:32]}.json"
-    beside = epath.Path(absolute).parent / f".listing-{folder.name}.json"
-    return beside, epath.Path(cache) / "resnet_jax" / "listings" / name
-
-
 def _read(path: epath.Path, state: Mapping[str, int]) -> tuple[str, ...] | None:
     """Returns the files of a list that is whole and of this state of the class folders."""
     try:
@@ -117,15 +113,3 @@ def _read(path: epath.Path, state: Mapping[str, int]) -> tuple[str, ...] | None:
     if (content.get("version"), content.get("classes")) != (_VERSION, state):
         return None
     return tuple(content["files"])
-
-
-def _write(
-    paths: tuple[epath.Path, epath.Path], state: Mapping[str, int], files: tuple[str, ...]
-) -> None:
-    content = json.dumps({"version": _VERSION, "classes": state, "files": files}).encode()
-    for path in paths:
-        try:
-            write_atomically(path, content)
-        except OSError:
-            continue  # a list that is not kept costs time alone
-        return

@@ -70,9 +70,25 @@ def load_source(
     Raises:
       InputError: There is no such source, data set or split.
     """
+    return select(split, load_splits(source, name=name, path=path), of=name or source)
+
+
+def load_splits(
+    source: str, *, name: str | None = None, path: epath.PathLike | None = None
+) -> Splits:
+    """Returns the splits of a data set.
+
+    Args:
+      source: As for `load_images`, and so are the others.
+      name: tfds: name of the data set.
+      path: The folder, or where tfds keeps its data sets.
+
+    Raises:
+      InputError: There is no such source, or no such data set.
+    """
     if source not in _SOURCES:
         raise unknown("data source", source, _SOURCES)
-    return select(split, _SOURCES[source](name, path), of=name or source)
+    return _SOURCES[source](name, path)
 
 
 def _digits(name: str | None, path: epath.PathLike | None) -> Splits:

@@ -1,13 +1,13 @@
 """Data sets that tensorflow_datasets has prepared, read without TensorFlow."""
 
 import os
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
+from resnet_jax.data.records import ArrayRecords, Records, TFRecords
 from resnet_jax.data.source import Example
 from resnet_jax.data.splits import Splits
 from resnet_jax.errors import InputError, unknown
@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # it takes a second to import
 
 _NAMES = ("file_name", "id")
 """Features that name an example, in the data sets that have one."""
+
+_FORMATS = ("array_record", "tfrecord")
+"""Those that are read, the better one first."""
 
 
 class PreparedSplit:
@@ -32,41 +35,46 @@ class PreparedSplit:
         """Opens a split.
 
         Args:
-          builder: The data set, prepared as ArrayRecord.
+          builder: The data set, prepared as ArrayRecord or TFRecord.
           split: The name of the split.
 
         Raises:
-          InputError: The data set has no images with one label each, or a file is missing.
+          InputError: The data set has no images with one label each, or a file is missing or
+            damaged.
         """
         import tensorflow_datasets as tfds
 
-        features = dict(builder.info.features.items())
+        features = builder.info.features
+        by_name = dict(features.items())
         self._image, self._label = builder.info.supervised_keys or ("image", "label")
-        classes = features.get(self._label)
-        if not isinstance(features.get(self._image), tfds.features.Image) or not isinstance(
+        classes = by_name.get(self._label)
+        if not isinstance(by_name.get(self._image), tfds.features.Image) or not isinstance(
             classes, tfds.features.ClassLabel
         ):
             raise InputError(f"the examples of {builder.name} are not images with one label each")
         self.class_names = tuple(classes.names)
-        self._name = next((name for name in _NAMES if name in features), None)
+        self._name = next((name for name in _NAMES if name in by_name), None)
         self._split = split
-        examples = builder.as_data_source(
-            split=split, decoders={self._image: tfds.decode.SkipDecoding()}
+        self._records = _open_records(builder, split)
+        self._parse = partial(
+            features.deserialize_example_np, decoders={self._image: tfds.decode.SkipDecoding()}
         )
-        self._examples = cast(Sequence[Mapping[str, object]], examples)
-        for file in builder.info.splits[split].filepaths:
-            if not file.exists():
-                raise InputError(f"{builder.name} is not complete: {file} is missing")
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._records)
 
     def __getitem__(self, index: int, /) -> Example:
         position = range(len(self))[index]
-        example = self._examples[position]
-        name = f"{self._split}:{position}" if self._name is None else example[self._name]
+        record = self._records[position]
+        try:
+            example = self._parse(record)
+            name = f"{self._split}:{position}" if self._name is None else example[self._name]
+            image, label = example[self._image], example[self._label]
+        except Exception as error:  # bytes that are something else can raise anything
+            raise InputError(
+                f"example {self._split}:{position} is not what dataset_info.json says: {error}"
+            ) from error
         key = name.decode() if isinstance(name, bytes) else str(name)
-        image, label = example[self._image], example[self._label]
         assert isinstance(image, bytes)
         assert isinstance(label, int | np.integer)
         if label < 0:
@@ -85,15 +93,10 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
       path: Where its data sets are; by default its own place.
 
     Raises:
-      InputError: There is no such data set, or it is not prepared as ArrayRecord; the message says
-        with which command it will be.
+      InputError: There is no such data set, or it is prepared neither as ArrayRecord nor as
+        TFRecord; the message says with which command it will be.
     """
-    from tensorflow_datasets.core import (
-        DatasetNotFoundError,
-        constants,
-        file_adapters,
-        read_only_builder,
-    )
+    from tensorflow_datasets.core import DatasetNotFoundError, constants, read_only_builder
 
     place = epath.Path(path or constants.get_default_data_dir()).expanduser()
     try:
@@ -104,13 +107,41 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
         raise InputError(
             f"{name!r} is no name of a data set of tfds; write it as 'name' or 'name/config:1.0.0'"
         ) from error
-    if file_adapters.FileFormat.ARRAY_RECORD not in builder.info.available_file_formats():
+    if not _formats(builder):
+        known = ", ".join(sorted(each.value for each in builder.info.available_file_formats()))
         raise InputError(
-            f"{builder.data_dir} is no ArrayRecord, which has its examples at random access; "
+            f"{builder.data_dir} is prepared as {known}, and {' and '.join(_FORMATS)} are read; "
             f"`tfds convert_format --dataset_version_dir={builder.data_dir} "
             "--out_file_format=array_record` makes it so"
         )
     return {split: partial(PreparedSplit, builder, split) for split in builder.info.splits}
+
+
+def _formats(builder: "DatasetBuilder") -> list[str]:
+    available = {each.value for each in builder.info.available_file_formats()}
+    return [each for each in _FORMATS if each in available]
+
+
+def _open_records(builder: "DatasetBuilder", split: str) -> Records:
+    """Opens the files of a split in the first format in which they are all there."""
+    info = builder.info.splits[split]
+    folder = epath.Path(builder.data_dir)
+    there = {path.name for path in folder.iterdir()}
+    if not info.num_shards:
+        raise InputError(f"split {split} of {builder.name} has no files")
+    missing: list[epath.Path] = []
+    for format_name in _FORMATS:
+        if format_name not in _formats(builder):
+            continue
+        template = info.filename_template.replace(filetype_suffix=format_name)
+        files = [folder / path.name for path in template.sharded_filepaths(info.num_shards)]
+        lacking = [file for file in files if file.name not in there]
+        if not lacking:
+            if format_name == "tfrecord":
+                return TFRecords(files, info.shard_lengths, split)
+            return ArrayRecords(files, info.shard_lengths)
+        missing = missing or lacking
+    raise InputError(f"{builder.name} is not complete: {missing[0]} is missing")
 
 
 def _not_prepared(name: str, place: epath.Path) -> InputError:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.data import folder_splits, listing, load_images, load_source
+from resnet_jax.data import folder_splits, kept, listing, load_images, load_source
 from tests.data.pictures import encode, photo, settle, write_folder
 
 CLASSES = {"apple": 6, "Banana": 5, "cherry pie": 4}
@@ -143,17 +143,17 @@ def test_another_list_is_not_trusted(root, content):
 def test_a_list_that_cannot_be_beside_the_folder_is_in_the_users_cache(
     root, tmp_path, monkeypatch, listed
 ):
-    write = listing.write_atomically
+    write = kept.write_atomically
 
     def read_only(path, content):
         if path.is_relative_to(root):
             raise PermissionError(path)
         write(path, content)
 
-    monkeypatch.setattr(listing, "write_atomically", read_only)
+    monkeypatch.setattr(kept, "write_atomically", read_only)
     first = keys(source(root))
     assert not (root / ".listing-train.json").exists()
-    assert len(list((tmp_path / "cache" / "resnet_jax" / "listings").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "resnet_jax" / "kept").iterdir())) == 1
     del listed[:]
     assert keys(source(root)) == first
     assert listed == []

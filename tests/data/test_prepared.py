@@ -14,6 +14,7 @@ from resnet_jax.data import load_images, load_source
 from resnet_jax.evaluation import evaluate
 from resnet_jax.training import train
 from tests.data.pictures import encode, photo
+from tests.data.tfrecord_reference import turn_into_tfrecord, write_tfrecord
 from tests.tiny import tiny_config
 
 COUNTS = {"train": 20, "test": 7}
@@ -197,21 +198,67 @@ def test_refusals(place, name, split, message):
     assert str(error.value) == message.format(place=place)
 
 
+@pytest.fixture(scope="module")
+def tfrecord_place(tmp_path_factory):
+    """The same data sets, prepared as TFRecord."""
+    folder = tmp_path_factory.mktemp("tfrecord")
+    for builder in (TinyPhotos, NamedPhotos):
+        prepare(builder, folder)
+    for version in folder.glob("*/1.2.0"):
+        turn_into_tfrecord(version)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tiny_photos", "named_photos"])
+@pytest.mark.parametrize("split", ["train", "test[2:]+train[:30%]"])
+def test_tfrecord_is_read_as_array_record_is(place, tfrecord_place, name, split):
+    ours, other = source(tfrecord_place, split, name), source(place, split, name)
+    assert len(ours) == len(other)
+    assert [ours[i] for i in range(len(ours))] == [other[i] for i in range(len(other))]
+
+
 def test_another_format_is_refused_with_what_converts_it(tmp_path):
     prepare(TinyPhotos, tmp_path)
     folder = tmp_path / "tiny_photos" / "1.2.0"
     info = json.loads((folder / "dataset_info.json").read_text())
-    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "riegeli"}))
     with pytest.raises(InputError) as error:
         source(tmp_path)
     assert str(error.value) == (
-        f"{folder} is no ArrayRecord, which has its examples at random access; `tfds "
+        f"{folder} is prepared as riegeli, and array_record and tfrecord are read; `tfds "
         f"convert_format --dataset_version_dir={folder} --out_file_format=array_record` makes it so"
     )
     # What the conversion leaves behind.
     info["alternativeFileFormats"] = ["array_record"]
-    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "riegeli"}))
     assert len(source(tmp_path)) == 20
+
+
+def test_the_format_that_is_there_is_read(tmp_path, place):
+    prepare(TinyPhotos, tmp_path)
+    folder = tmp_path / "tiny_photos" / "1.2.0"
+    turn_into_tfrecord(folder)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["alternativeFileFormats"] = ["array_record"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert source(tmp_path)[3] == source(place)[3]
+
+
+def test_an_object_store(tfrecord_place, object_store, place):
+    for path in (tfrecord_place / "tiny_photos" / "1.2.0").iterdir():
+        (object_store / "tiny_photos" / "1.2.0" / path.name).write_bytes(path.read_bytes())
+    remote, local = source(object_store), source(place)
+    assert [remote[i] for i in range(20)] == [local[i] for i in range(20)]
+
+
+def test_what_is_no_example_is_refused(tmp_path):
+    prepare(TinyPhotos, tmp_path)
+    folder = tmp_path / "tiny_photos" / "1.2.0"
+    turn_into_tfrecord(folder)
+    write_tfrecord(folder / "tiny_photos-test.tfrecord-00000-of-00001", [b"nonsense"] * 7)
+    with pytest.raises(InputError) as error:
+        source(tmp_path, "test")[2]
+    assert str(error.value).startswith("example test:2 is not what dataset_info.json says: ")
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -222,6 +269,26 @@ def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError) as error:
         source(tmp_path)
     assert str(error.value) == f"tiny_photos is not complete: {file} is missing"
+
+
+def test_files_with_another_number_of_examples_are_refused(tmp_path):
+    prepare(TinyPhotos, tmp_path)
+    folder = tmp_path / "tiny_photos" / "1.2.0"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        split["shardLengths"] = ["9"]
+    for file_format in ("array_record", "tfrecord"):
+        info["fileFormat"] = file_format
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+        with pytest.raises(InputError) as error:
+            source(tmp_path)[0]
+        file = folder / f"tiny_photos-train.{file_format}-00000-of-00001"
+        assert str(error.value) == (
+            f"{file} has 20 records and dataset_info.json says 9; copy or prepare the data set "
+            "again"
+        )
+        if file_format == "array_record":
+            turn_into_tfrecord(folder)
 
 
 def write_imagenet(folder, counts):
