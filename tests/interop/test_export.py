@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -13,16 +14,21 @@ from resnet_jax.data import Statistics, preprocess
 from resnet_jax.interop import export
 from resnet_jax.interop.export.__main__ import main
 from resnet_jax.training import train
+from tests.models.torch_reference import QUICK, random_variables
 from tests.tiny import tiny_config
 
 pytest.importorskip("flatbuffers")
 
+HIDDEN = {"filters": (8, 8, 8, 8, 8), "hidden_units": 8}
 SMALL = {
     "cifar_resnet8": ({"width": 4}, (16, 16, 3)),
     "resnet18": ({"width": 4}, (40, 40, 3)),
+    "resnet50_v1_5": ({"width": 4, "stage_sizes": (1, 1), "output_stride": 4}, (40, 40, 3)),
     "lenet5": ({}, (32, 32, 1)),
     "lenet5_1998": ({}, (32, 32, 1)),
-    "alexnet": ({"filters": (8, 8, 8, 8, 8), "hidden_units": 8}, (67, 67, 3)),
+    "alexnet": (HIDDEN, (67, 67, 3)),
+    "alexnet_torchvision": (HIDDEN, (63, 63, 3)),
+    "zfnet": (HIDDEN, (47, 47, 3)),
     "vgg11_bn": ({"width": 2, "hidden_units": 8}, (40, 40, 3)),
     "googlenet": ({"width": 8, "auxiliary_units": 8}, (80, 80, 3)),
     "bn_inception": ({"width": 8}, (48, 48, 3)),
@@ -41,8 +47,14 @@ def network():
 def initialised(name):
     options, shape = SMALL[name]
     model = resnet_jax.create_model(name, num_classes=10, **options)
-    images = jnp.zeros((1, *shape))
-    return model, jax.jit(lambda k: model.init(k, images, train=False))(jax.random.key(0)), shape
+    return model, random_variables(model, shape[0], shape[-1]), shape
+
+
+def test_every_family_is_exported_here():
+    def families(names):
+        return {type(resnet_jax.create_model(name)) for name in names}
+
+    assert families(SMALL) == families(resnet_jax.list_models())
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -52,10 +64,12 @@ def test_what_was_exported_equals_the_network(name, tmp_path):
     path.write_bytes(export.export_stablehlo(model, variables, shape))
     program = export.load_exported(path)
     assert program.platforms == ("cpu", "cuda", "tpu")
-    for batch in (1, 5):
+    run = jax.jit(program.call, compiler_options=QUICK)
+    apply = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
+    for batch in (1, 3):
         images = np.random.default_rng(batch).normal(size=(batch, *shape)).astype(np.float32)
-        wanted = jax.jit(lambda v, x, m=model: m.apply(v, x, train=False))(variables, images)
-        np.testing.assert_allclose(program.call(images), np.asarray(wanted), rtol=1e-4, atol=1e-5)
+        wanted = np.asarray(apply(variables, images))
+        np.testing.assert_allclose(run(images), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_with_statistics_it_takes_pixels(network):
@@ -83,7 +97,7 @@ def test_a_run_and_weights_are_exported_from_the_command_line(tmp_path, capsys):
 
     model = resnet_jax.create_model("resnet18", num_classes=10, width=4)
     images = jnp.zeros((1, 32, 32, 3))
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = random_variables(model, 32)
     weights, out = tmp_path / "w.safetensors", tmp_path / "b.stablehlo"
     preprocessing = interop.Preprocessing(image_size=32, resize=32)
     interop.save_pretrained(model, variables, weights, to="resnet_jax", preprocessing=preprocessing)
