@@ -83,6 +83,10 @@ class Replicas:
         """Returns the least batch size from this one up that divides over the replicas."""
         return -(-batch_size // self.count) * self.count
 
+    def here(self) -> "Replicas":
+        """Returns the replicas of this process alone, for work without the other processes."""
+        return Replicas(self._mapping, devices=self._local)
+
     def place(self, tree: Tree) -> Tree:
         """Returns a copy of `tree` on every replica, of which nothing is shared with the original.
 
@@ -208,6 +212,30 @@ def agree(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def share(examples: int) -> range:
+    """Returns this process's share of what each process does alone: consecutive examples."""
+    equal = -(-examples // jax.process_count())
+    first = min(jax.process_index() * equal, examples)
+    return range(first, min(first + equal, examples))
+
+
+def gather(rows: np.ndarray, examples: int) -> np.ndarray:
+    """Returns on every process the rows of all of them, in the order of the examples.
+
+    All processes have to call it.
+
+    Args:
+      rows: What this process found, a row for each example of its `share`; of a type of at most 32
+        bits, and of the same other axes on all processes.
+      examples: What `share` was given.
+    """
+    if jax.process_count() == 1:
+        return rows
+    padding = -(-examples // jax.process_count()) - len(rows)
+    padded = np.pad(rows, [(0, padding), *[(0, 0)] * (rows.ndim - 1)])
+    return np.asarray(multihost_utils.process_allgather(padded, tiled=True))[:examples]
 
 
 def preemption_sync() -> Callable[[int], bool] | None:

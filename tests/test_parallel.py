@@ -287,3 +287,21 @@ def test_two_processes_equal_one(tmp_path):
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+
+
+@pytest.mark.parametrize(("examples", "processes"), [(37, 2), (1, 3), (8, 4), (9, 4), (0, 2)])
+def test_shares_of_processes_are_all_of_the_examples_in_order(monkeypatch, examples, processes):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    shares = []
+    for process in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        shares.append(parallel.share(examples))
+    assert [i for share in shares for i in share] == list(range(examples))
+    assert max(map(len, shares)) == len(shares[0]) == -(-examples // processes)
+
+
+def test_one_process_gathers_what_it_has():
+    rows = np.arange(6).reshape(3, 2)
+    assert parallel.gather(rows, 3) is rows
+    replicas = Replicas(devices=jax.devices()[:3])
+    assert replicas.here().count == 3

@@ -1,7 +1,6 @@
-"""Evaluation of a checkpoint of a run."""
+"""Networks of checkpoints, as a run left them."""
 
 import itertools
-import json
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypedDict, cast
 
@@ -14,33 +13,12 @@ from ml_collections import ConfigDict
 from resnet_jax import config as configs
 from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
-from resnet_jax.data import ImageSet, Statistics, statistics_template
+from resnet_jax.data import ImageSet, Source, Statistics, statistics_template
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation.single_crop import Evaluator, Variables
-from resnet_jax.files import write_atomically
+from resnet_jax.evaluation.network import Variables
 from resnet_jax.workdir import Layout, read_config
 
 Which = int | Literal["newest", "best"]
-
-
-class Evaluation(NamedTuple):
-    """The errors of a checkpoint.
-
-    Attributes:
-      step: Steps of training that it had.
-      split: Split of the data that it was evaluated on.
-      examples: Number of images, each seen once.
-      top1_error: In percent.
-      top5_error: In percent.
-      loss: Mean cross-entropy, in nats.
-    """
-
-    step: int
-    split: str
-    examples: int
-    top1_error: float
-    top5_error: float
-    loss: float
 
 
 class Description(TypedDict):
@@ -71,48 +49,6 @@ class Trained(NamedTuple):
     model: nn.Module
     variables: Variables
     statistics: Statistics
-
-
-def evaluate(
-    workdir: epath.PathLike,
-    *,
-    which: Which = "newest",
-    split: str | None = None,
-    batch_size: int | None = None,
-    mapping: parallel.Mapping | None = None,
-) -> Evaluation:
-    """Evaluates a checkpoint of a run, and keeps the result in `workdir/evaluations/`.
-
-    Every image is seen exactly once, by any number of devices. The run may be going on: its
-    checkpoints are only read.
-
-    Args:
-      workdir: The run.
-      which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
-      split: Split of the data; by default the run's `data.eval_split`.
-      batch_size: Images at a time, over all devices; by default the run's.
-      mapping: "pmap" or "shard_map"; by default the run's.
-
-    Raises:
-      InputError: There is no such run, checkpoint or split.
-    """
-    trained = restore(workdir, which)
-    config = trained.config
-    split = split or config.data.eval_split
-    batch_size = batch_size or config.eval_batch_size or config.batch_size
-    replicas = parallel.Replicas(mapping or config.parallel)
-    images = configs.load_images(config, split)
-    same_classes(images, trained.class_names)
-
-    evaluator = Evaluator(
-        trained.model, images, trained.statistics, replicas, batch_size=batch_size
-    )
-    errors = evaluator(replicas.place(trained.variables))
-    evaluation = Evaluation(trained.step, split, *errors)
-    if parallel.is_primary():
-        path = Layout(workdir).path / "evaluations" / f"{split}-{trained.step}.json"
-        write_atomically(path, f"{json.dumps(evaluation._asdict())}\n".encode())
-    return evaluation
 
 
 def restore(workdir: epath.PathLike, which: Which = "newest") -> Trained:
@@ -155,7 +91,7 @@ def restore(workdir: epath.PathLike, which: Which = "newest") -> Trained:
     return Trained(found.step, config, class_names, image_shape, model, variables, statistics)
 
 
-def same_classes(images: ImageSet, class_names: Sequence[str]) -> None:
+def same_classes(images: ImageSet | Source, class_names: Sequence[str]) -> None:
     """Refuses images whose labels mean something else.
 
     Raises:

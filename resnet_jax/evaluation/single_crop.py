@@ -10,12 +10,11 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from resnet_jax.data import ImageSet, Statistics, eval_batches, prefetch, preprocess
+from resnet_jax.evaluation.network import Variables
 from resnet_jax.parallel import AXIS, Replicas
-
-Variables = dict[str, PyTree[Float[Array, "..."]]]
 
 
 class Errors(NamedTuple):

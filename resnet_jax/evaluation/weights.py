@@ -1,16 +1,19 @@
 """Evaluation of weights that others have trained, and runs as weights for others."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
-from resnet_jax import interop, parallel
+from resnet_jax import interop
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.checkpoint import Which, restore
-from resnet_jax.evaluation.single_crop import Evaluator
-from resnet_jax.workdir import Layout
+from resnet_jax.evaluation.network import Network
+from resnet_jax.evaluation.networks import evaluate_networks
+from resnet_jax.evaluation.options import Options
+from resnet_jax.evaluation.protocol import Preparation
+from resnet_jax.workdir import Json, Layout
 
 
 class WeightsEvaluation(NamedTuple):
@@ -23,6 +26,7 @@ class WeightsEvaluation(NamedTuple):
       top1_error: In percent.
       top5_error: In percent.
       loss: Mean cross-entropy, in nats.
+      protocol: How images were shown, see `Found.protocols`.
     """
 
     weights: str
@@ -31,61 +35,76 @@ class WeightsEvaluation(NamedTuple):
     top1_error: float
     top5_error: float
     loss: float
+    protocol: dict[str, Json]
 
 
 def evaluate_weights(
     source: epath.PathLike,
     config: ConfigDict,
     *,
-    split: str | None = None,
-    batch_size: int | None = None,
     preprocessing: interop.Preprocessing | None = None,
+    **options: Unpack[Options],
 ) -> WeightsEvaluation:
     """Evaluates weights with their own preprocessing.
 
     Args:
       source: What `interop.load_pretrained` takes.
       config: Says which data, and in which type and on which devices to compute; its network, and
-        how it prepares images, are of no account. A label is compared by its number.
-      split: Split of the data; by default `config.data.eval_split`.
-      batch_size: Images at a time, over all devices; by default the config's.
+        how it prepares images for evaluation, are of no account. A label is compared by its number.
       preprocessing: What images have to go through; by default what the source says, or what is
         usual with it.
+      **options: See `Options`.
 
     Raises:
-      InputError: The weights or the data cannot be read, or do not belong together.
+      InputError: The weights or the data cannot be read, or do not belong together, or what
+        `evaluate_networks` refuses.
+    """
+    network = network_of_weights(source, config, preprocessing=preprocessing)
+    found = evaluate_networks([network], **options)
+    return WeightsEvaluation(network.name, found.split, *found.errors, found.protocols[0])
+
+
+def network_of_weights(
+    source: epath.PathLike,
+    config: ConfigDict,
+    *,
+    preprocessing: interop.Preprocessing | None = None,
+) -> Network:
+    """Returns the network of weights, to evaluate it with others; see `evaluate_weights`.
+
+    Raises:
+      InputError: The weights cannot be read, or have another preprocessing.
     """
     dtype = configs.DTYPES[config.dtype]
     pretrained = interop.load_pretrained(source, preprocessing=preprocessing, dtype=dtype)
     preprocessing = pretrained.preprocessing
     channels = pretrained.in_channels
-    split = split or config.data.eval_split
+    if len(preprocessing.mean) != channels:
+        raise InputError(
+            f"{source} takes images of {channels} channels, and what is subtracted has "
+            f"{len(preprocessing.mean)}"
+        )
     config = config.copy_and_resolve_references()
     config.data.image_size = preprocessing.image_size
     config.data.eval_resize = preprocessing.resize
     config.data.interpolation = preprocessing.interpolation
     config.data.in_memory = channels == 1  # grey images are kept so, and colours only pass once
-    images = configs.load_images(config, split)
-    if not channels == images.image_shape[-1] == len(preprocessing.mean):
-        raise InputError(
-            f"{source} takes images of {channels} channels, the data has "
-            f"{images.image_shape[-1]}, and what is subtracted has {len(preprocessing.mean)}"
-        )
-    if len(images.class_names) != pretrained.network.num_classes:
-        raise InputError(
-            f"{source} knows {pretrained.network.num_classes} classes, and the data has "
-            f"{len(images.class_names)}"
-        )
-    replicas = parallel.Replicas(config.parallel)
-    evaluator = Evaluator(
-        pretrained.network,
-        images,
-        preprocessing.statistics(),
-        replicas,
-        batch_size=batch_size or config.eval_batch_size or config.batch_size,
+    config.data.color = "none"
+    config.init.freeze = ()
+    return Network(
+        name=pretrained.source,
+        step=None,
+        model=pretrained.network,
+        variables=pretrained.variables,
+        statistics=preprocessing.statistics(),
+        preparation=Preparation(
+            preprocessing.image_size, preprocessing.resize, preprocessing.interpolation
+        ),
+        channels=channels,
+        class_names=None,
+        num_classes=pretrained.network.num_classes,
+        config=config,
     )
-    errors = evaluator(replicas.place(pretrained.variables))
-    return WeightsEvaluation(pretrained.source, split, *errors)
 
 
 def is_run(source: epath.PathLike) -> bool:

@@ -96,8 +96,8 @@ def test_preprocessing_and_errors_are_those_of_torch(tmp_path):
     ("classes", "channels", "message"),
     [
         (7, 3, "knows 7 classes, and the data has 10"),
-        (10, 4, "takes images of 4 channels, the data has 3, and what is subtracted has 3"),
-        (10, 1, "takes images of 1 channels, the data has 1, and what is subtracted has 3"),
+        (10, 4, "takes images of 4 channels, and what is subtracted has 3"),
+        (10, 1, "takes images of 1 channels, and what is subtracted has 3"),
     ],
 )
 def test_data_of_other_classes_or_channels_is_refused(tmp_path, classes, channels, message):
@@ -123,7 +123,9 @@ def test_evaluate_py_takes_weights_and_a_config(run, tmp_path):
     ended = evaluate_py("--weights", path, *tiny_flags(), "--split=test[:100]")
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
-    assert list(found) == ["weights", "split", "examples", "top1_error", "top5_error", "loss"]
+    assert list(found) == [
+        *("weights", "split", "examples", "top1_error", "top5_error", "loss", "protocol")
+    ]
     assert (found["weights"], found["split"], found["examples"]) == (path, "test[:100]", 100)
     expected = evaluate_weights(path, tiny_config(), split="test[:100]")
     assert found["top1_error"] == expected.top1_error

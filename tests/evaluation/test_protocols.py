@@ -1,0 +1,241 @@
+"""Protocols against the same written out, image by image."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import InputError, create_model, features
+from resnet_jax.config import base_config
+from resnet_jax.evaluation import Network, Preparation, Protocol, see
+from resnet_jax.parallel import Replicas
+from tests.evaluation.plain import (
+    Pictures,
+    Plain,
+    mean_image,
+    multi_scale,
+    single_crop,
+    small_resnet,
+    ten_crops,
+)
+
+PICTURES = Pictures()
+SCALES = (32, 50)
+
+
+def network(seed=0, size=32, resize=40, interpolation="bilinear", **fields):
+    model, variables = small_resnet(seed=seed, **fields)
+    return Network(
+        name=f"network-{seed}",
+        step=None,
+        model=model,
+        variables=variables,
+        statistics=mean_image(size),
+        preparation=Preparation(size, resize, interpolation),
+        channels=3,
+        class_names=None,
+        num_classes=7,
+        config=base_config(),
+    )
+
+
+def found_by(networks, protocol, *, devices=2, batch_size=4, source=PICTURES, mapping="pmap"):
+    shown = [protocol.shown(one.preparation) for one in networks]
+    replicas = Replicas(mapping, devices=jax.devices()[:devices])
+    return see(networks, shown, source, replicas, batch_size=batch_size)
+
+
+def written_out(one, views_of, source=PICTURES):
+    """Returns the probabilities of each image, in numpy."""
+    plain = Plain(one.model, one.variables, one.statistics)
+    return np.stack([plain.probabilities(*views_of(pixels)) for pixels in source.pixels])
+
+
+def compare(seen, expected, labels=PICTURES.labels):
+    best = np.argsort(-expected, axis=1, kind="stable")[:, :5]
+    outcomes = seen.outcomes
+    np.testing.assert_array_equal(outcomes.best, best)
+    chosen = np.take_along_axis(expected, best, axis=1)
+    np.testing.assert_allclose(outcomes.probabilities, chosen, rtol=0, atol=1e-5)
+    of_label = expected[np.arange(len(labels)), labels]
+    np.testing.assert_allclose(np.exp(-outcomes.losses), of_label, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(outcomes.labels, labels)
+    assert chosen.max() > 0.3, "the network has to be sure of something"
+    ranks = (expected > of_label[:, None]).sum(axis=1)
+    errors = outcomes.errors()
+    assert errors.examples == len(labels)
+    assert errors.top1_error == pytest.approx(100 * np.mean(ranks >= 1))
+    assert errors.top5_error == pytest.approx(100 * np.mean(ranks >= 5))
+    assert errors.loss == pytest.approx(-np.log(of_label).mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "views_of"),
+    [
+        (
+            Protocol("single_crop", resize=48, crop=24, interpolation="bicubic"),
+            functools.partial(single_crop, size=24, resize=48, interpolation="bicubic"),
+        ),
+        (Protocol("ten_crop"), functools.partial(ten_crops, size=32, resize=40)),
+        (
+            Protocol("ten_crop", resize=45, crop=30, interpolation="bicubic"),
+            functools.partial(ten_crops, size=30, resize=45, interpolation="bicubic"),
+        ),
+        (Protocol("multi_scale", scales=SCALES), functools.partial(multi_scale, scales=SCALES)),
+    ],
+)
+def test_scores_are_those_of_the_protocol_written_out(protocol, views_of):
+    one = network()
+    compare(found_by([one], protocol), written_out(one, views_of))
+
+
+def test_an_ensemble_averages_probabilities_of_networks_with_views_of_their_own():
+    one = network()
+    other = network(seed=1, size=24, resize=30, interpolation="bicubic", width=6, shortcut="A")
+    expected = [
+        written_out(one, functools.partial(ten_crops, size=32, resize=40)),
+        written_out(
+            other, functools.partial(ten_crops, size=24, resize=30, interpolation="bicubic")
+        ),
+    ]
+    compare(found_by([one, other], Protocol("ten_crop")), np.mean(expected, axis=0))
+
+
+@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 3), (8, 7)])
+def test_any_number_of_devices_finds_the_same(devices, batch_size, mapping):
+    one, protocol = network(), Protocol("multi_scale", scales=(32,))
+    here = found_by([one], protocol, devices=devices, batch_size=batch_size, mapping=mapping)
+    expected = found_by([one], protocol)
+    assert here.keys == expected.keys == [f"picture-{i}" for i in range(len(PICTURES))]
+    np.testing.assert_array_equal(here.outcomes.best, expected.outcomes.best)
+    np.testing.assert_allclose(here.outcomes.losses, expected.outcomes.losses, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "last"),
+    [
+        (small_resnet()[0], "stage2"),
+        pytest.param(
+            create_model("googlenet", width=8, num_classes=7), "inception5b", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            create_model("bn_inception", width=8, num_classes=7),
+            "inception5b",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+@pytest.mark.parametrize("shape", [(224, 224), (96, 128)])
+def test_the_head_as_a_convolution_averaged_over_positions_is_the_pooled_form(model, last, shape):
+    """At 224 pixels and at any other size, which is why networks are applied as they are."""
+    images = jax.random.normal(jax.random.key(1), (1, *shape, 3))
+    with jax.default_prng_impl("rbg"):
+        variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
+    maps = jax.jit(features, static_argnums=(0, 3))(model, variables, images, (last,))[last]
+    head = variables["params"]["head"]
+    kernel = head["kernel"][None, None]
+    scores = jax.lax.conv_general_dilated(
+        maps, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    scores = scores.mean(axis=(1, 2)) + head["bias"][None]
+    pooled = jax.jit(functools.partial(model.apply, train=False))(variables, images)
+    assert jnp.abs(pooled).max() > 1e-3
+    np.testing.assert_allclose(scores, pooled, atol=1e-5 * jnp.abs(pooled).max())
+
+
+def test_square_images_at_the_networks_size_are_seen_as_by_the_pooled_form():
+    one = network(resize=32)
+    squares = Pictures(0)
+    squares.pixels = [p[:40, :40] for p in PICTURES.pixels]
+    squares.labels = PICTURES.labels
+    found = found_by([one], Protocol("multi_scale", scales=(32,)), source=squares)
+    plain = Plain(one.model, one.variables, one.statistics)
+    expected = [
+        plain.probabilities(single_crop(p, 32, 32)[0], mirrored=True) for p in squares.pixels
+    ]
+    compare(found, np.stack(expected))
+
+
+def test_few_shapes_are_compiled_and_as_many_as_are_said(monkeypatch):
+    one = network()
+    traced = []
+    original = type(one.model).__call__
+
+    def call(self, images, *, train):
+        traced.append(images.shape)
+        return original(self, images, train=train)
+
+    many = Pictures(60)
+    rng = np.random.default_rng(0)
+    many.pixels = [p[: rng.integers(20, 60), : rng.integers(20, 70)] for p in many.pixels]
+    monkeypatch.setattr(type(one.model), "__call__", call)
+    seen = found_by([one], Protocol("multi_scale", scales=(64, 96)), source=many, batch_size=16)
+    assert seen.shapes == [len(traced)] == [len({shape[1:] for shape in traced})]
+    sides = {64: {64, 96, 128}, 96: {96, 128, 160, 192}}
+    for rows, height, width, _ in traced:
+        short, long = sorted((height, width))
+        assert long in sides[short]
+        assert rows * height * width <= 16 * 32 * 32 + 2 * 2 * height * width
+    assert seen.shapes[0] <= sum(2 * len(s) - 1 for s in sides.values())
+
+
+def test_default_scales_are_the_papers_in_proportion():
+    of_224 = Protocol("multi_scale").shown(Preparation(224, 256, "bilinear"))
+    assert of_224.description == {
+        "name": "multi_scale",
+        "views": 10,
+        "scales": [224, 256, 384, 480, 640],
+        "interpolation": "bilinear",
+    }
+    of_112 = Protocol("multi_scale").shown(Preparation(112, 128, "bicubic"))
+    assert of_112.description["scales"] == [112, 128, 192, 240, 320]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "ten_crops"}, "there is no protocol of evaluation 'ten_crops'; did you mean ten"),
+        ({"interpolation": "nearest"}, "there is no interpolation 'nearest'"),
+        ({"name": "multi_scale", "crop": 3}, "takes whole images and no crops; give scales"),
+        ({"name": "multi_scale", "scales": ()}, "multi_scale has at least one scale"),
+        ({"name": "ten_crop", "scales": (3,)}, "scales belong to multi_scale, and the protocol is"),
+    ],
+)
+def test_options_of_another_protocol_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Protocol(**options)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        (Protocol("ten_crop"), "images resized to 32 pixels have one crop of 32; resize them to m"),
+        (Protocol(crop=40), "images resized to 32 pixels have no crop of 40"),
+        (Protocol(resize=30), "images resized to 30 pixels have no crop of 32"),
+        (Protocol("multi_scale", scales=(0,)), "a scale is at least 1 pixel, and 0 is not"),
+    ],
+)
+def test_crops_that_do_not_fit_are_refused(protocol, message):
+    with pytest.raises(InputError, match=message):
+        protocol.shown(Preparation(32, 32, "bilinear"))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "zfnet", "prelu_net_a", "lenet5"])
+def test_networks_without_a_fully_convolutional_form_are_refused(name):
+    Protocol("ten_crop").check(create_model(name))
+    with pytest.raises(InputError, match="has fully connected layers on maps of one size"):
+        Protocol("multi_scale").check(create_model(name))
+
+
+def test_an_image_that_cannot_be_decoded_is_named():
+    class Broken(Pictures):
+        def __getitem__(self, index):
+            example = super().__getitem__(index)
+            return example._replace(image=b"no image") if index == 4 else example
+
+    for protocol in (Protocol("ten_crop"), Protocol("multi_scale", scales=(32,))):
+        with pytest.raises(InputError, match="picture-4"):
+            found_by([network()], protocol, source=Broken())
