@@ -19,6 +19,8 @@ from resnet_jax.errors import InputError, unknown
 AXIS = "replicas"
 """Name of the mapped axis, for the collectives of the functions that `Replicas.map` maps."""
 
+_LONGEST_MESSAGE = 2000  # bytes
+
 Mapping = Literal["pmap", "shard_map"]
 Tree = TypeVar("Tree", bound=PyTree)
 
@@ -236,6 +238,25 @@ def gather(rows: np.ndarray, examples: int) -> np.ndarray:
     padding = -(-examples // jax.process_count()) - len(rows)
     padded = np.pad(rows, [(0, padding), *[(0, 0)] * (rows.ndim - 1)])
     return np.asarray(multihost_utils.process_allgather(padded, tiled=True))[:examples]
+
+
+def raise_together(error: InputError | None) -> None:
+    """Raises on every process what one of them has found wrong; all processes have to call it.
+
+    Else the others would wait in vain for the one that has ended.
+
+    Raises:
+      InputError: The error of this process or, of those of several, the first one's.
+    """
+    if jax.process_count() == 1:
+        if error is not None:
+            raise error
+        return
+    text = b"" if error is None else str(error).encode(errors="replace")[:_LONGEST_MESSAGE]
+    mine = np.frombuffer(text.ljust(_LONGEST_MESSAGE, b"\0"), np.uint8)
+    for row in np.asarray(multihost_utils.process_allgather(mine)):
+        if row.any():
+            raise InputError(row.tobytes().rstrip(b"\0").decode(errors="replace")) from error
 
 
 def preemption_sync() -> Callable[[int], bool] | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from resnet_jax import parallel
 from resnet_jax.data import Source
+from resnet_jax.errors import InputError
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.outcomes import Outcomes
 from resnet_jax.evaluation.pictures import Pictures
@@ -57,17 +58,21 @@ def see(
     """
     pictures = Pictures(source, parallel.share(len(source)), workers=workers)
     rows = replicas.rows(replicas.round_up(batch_size))
-    found = [
-        score(
-            network,
-            how,
-            pictures,
-            replicas.here(),
-            batch_size=rows.stop - rows.start,
-            quiet=quiet or not parallel.is_primary(),
-        )
-        for network, how in zip(networks, shown, strict=True)
-    ]
+    found, error = [], None
+    try:
+        for network, how in zip(networks, shown, strict=True):
+            scores = score(
+                network,
+                how,
+                pictures,
+                replicas.here(),
+                batch_size=rows.stop - rows.start,
+                quiet=quiet or not parallel.is_primary(),
+            )
+            found.append(scores)
+    except InputError as raised:
+        error = raised
+    parallel.raise_together(error)
     together = np.logaddexp.reduce([scores.log_probabilities for scores in found])
     together -= np.float32(np.log(len(found)))
     outcomes = Outcomes.of(together, pictures.labels)

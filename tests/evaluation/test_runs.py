@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import InputError, interop
+from resnet_jax.data import load_source
 from resnet_jax.evaluation import (
     Protocol,
     evaluate,
@@ -20,8 +21,9 @@ from resnet_jax.evaluation import (
     weights_of_run,
 )
 from resnet_jax.training import train
+from tests.data.pictures import encode
 from tests.test_processes import finish, start
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, tiny_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEN = Protocol("ten_crop", resize=10)
@@ -183,6 +185,25 @@ def test_evaluate_py_refuses_scales_that_are_none(run):
     assert ended.stderr == (
         "evaluate.py: 'x' is no number of pixels; write scales as 224,256,384,480,640\n"
     )
+
+
+def test_a_broken_image_ends_both_processes_with_its_name(run, tmp_path):
+    weights = tmp_path / "a.safetensors"
+    interop.write_weights(weights_of_run(run), weights, "resnet_jax")
+    for digit in range(10):
+        path = tmp_path / f"data/test/{digit}/image.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encode(np.full((9, 8), digit, np.uint8)))
+    flags = tiny_flags(**{"data.source": "folder", "data.path": tmp_path / "data"})
+    flags += [f"--weights={weights}", "--protocol=ten_crop", "--resize=10"]
+    statuses, outputs = finish(start("evaluate.py", *flags))
+    assert statuses == [0, 0], outputs
+    broken = load_source("folder", "test", path=tmp_path / "data")[7].key
+    (tmp_path / "data" / broken).write_bytes(b"no image")
+    statuses, outputs = finish(start("evaluate.py", *flags))
+    assert statuses == [2, 2], outputs
+    for _, errors in outputs:
+        assert errors.startswith(f"evaluate.py: image {broken} cannot be decoded")
 
 
 @pytest.mark.parametrize("split", ["test[:37]", "test[:1]"])
