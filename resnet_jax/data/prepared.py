@@ -21,6 +21,9 @@ _NAMES = ("file_name", "id")
 _FORMATS = ("array_record", "tfrecord")
 """Those that are read, the better one first."""
 
+UNFINISHED = ".progress/plan.json"
+"""What `resnet_jax.data.prepare` has in the folder of a data set until that is finished."""
+
 
 class PreparedSplit:
     """The examples of a split, as bytes of image files.
@@ -157,6 +160,8 @@ def _not_prepared(name: str, place: epath.Path) -> InputError:
         folders = sorted(info.parent.relative_to(place) for info in infos)
         names = ", ".join(f"{folder.parent}:{folder.name}" for folder in folders)
         return InputError(f"tfds has not prepared {name} in {place}; what is there is {names}")
+    for path in (place / base).glob(f"*/{UNFINISHED}"):
+        return InputError(f"{path.parents[1]} is not finished; the command that began it goes on")
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         return unknown("data set of tfds", base, known)

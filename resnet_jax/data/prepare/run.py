@@ -1,0 +1,150 @@
+"""Turns the examples of a source into a data set that tensorflow_datasets reads."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+
+from etils import epath
+from tqdm import tqdm
+
+from resnet_jax.data.prepare.bad import Bad, BadLimit
+from resnet_jax.data.prepare.finish import finish
+from resnet_jax.data.prepare.info import LAST, record_maker
+from resnet_jax.data.prepare.ordered import in_order
+from resnet_jax.data.prepare.plan import Plan, Settings, make_plan
+from resnet_jax.data.prepare.progress import (
+    Done,
+    Progress,
+    ends,
+    forget,
+    only_writer,
+    refuse_difference,
+)
+from resnet_jax.data.prepare.shards import (
+    count_records,
+    fingerprint,
+    open_writer,
+    put,
+)
+from resnet_jax.data.prepare.shrink import BadImageError, shrink
+from resnet_jax.data.prepare.verify import read_manifest
+from resnet_jax.data.source import Source
+from resnet_jax.errors import InputError
+from resnet_jax.files import is_local
+
+
+def prepare(
+    sources: Mapping[str, Source],
+    out: epath.PathLike,
+    name: str,
+    *,
+    version: str = "1.0.0",
+    settings: Settings | None = None,
+    skip_bad: float = 0.0,
+    workers: int | None = None,
+) -> epath.Path:
+    """Writes a data set, `out/name/version`.
+
+    It has the examples in the order of their source, and each one's key as `file_name`. The bytes
+    of all files are the same for any number of workers, and whether it was interrupted or not:
+    called again it goes on, after it has read and compared what was finished. What reads data sets
+    of tensorflow_datasets finds nothing until all is written and verified.
+
+    Args:
+      sources: The splits by name.
+      out: Where data sets of tensorflow_datasets are, or will be; may be `gs://...`.
+      name: What the data set is to be called, as `my_photos`.
+      version: Its version.
+      settings: How images are stored.
+      skip_bad: Share of the images, from 0 to below 1, that may be left out because they cannot be
+        decoded; `bad.jsonl` lists them.
+      workers: How many threads decode and encode; by default as many as there are cores.
+
+    Returns:
+      The folder of the data set.
+
+    Raises:
+      InputError: Something is wrong with a source, an image, or what is in the folder already.
+    """
+    if not 0 <= skip_bad < 1:
+        raise InputError(f"the share that may be left out is from 0 to below 1, not {skip_bad}")
+    if workers is not None and workers < 1:
+        raise InputError(f"there is at least 1 worker, and {workers} were asked for")
+    plan = make_plan(sources, name, version, settings or Settings())
+    folder = epath.Path(out).expanduser() / name / version
+    with only_writer(folder):
+        if (folder / LAST).exists():
+            there = read_manifest(folder)["plan"]
+            refuse_difference(folder, "prepared", there, dataclasses.asdict(plan))
+            forget(folder)
+            return folder
+        progress = Progress(folder, plan)
+        done = progress.finished(plan.shards(), sources)
+        limit = BadLimit(folder, skip_bad, sum(plan.counts.values()))
+        for each in done.values():
+            for bad in each.bad:
+                limit.add(bad)
+        _write_shards(folder, plan, sources, progress, done, limit, workers)
+        finish(folder, plan, done)
+        forget(folder)
+    return folder
+
+
+def _write_shards(
+    folder: epath.Path,
+    plan: Plan,
+    sources: Mapping[str, Source],
+    progress: Progress,
+    done: dict[str, Done],
+    limit: BadLimit,
+    workers: int | None,
+) -> None:
+    """Writes the files that are not among those done, and enters them there."""
+    settings = plan.settings
+    todo = [shard for shard in plan.shards() if shard.file not in done]
+    total = sum(plan.counts.values())
+    left = sum(shard.stop - shard.start for shard in todo)
+    tasks = ((shard.split, index) for shard in todo for index in range(shard.start, shard.stop))
+
+    make_record = record_maker(plan.class_names)
+
+    def make(task: tuple[str, int]) -> bytes | Bad:
+        split, index = task
+        example = sources[split][index]
+        try:
+            image = shrink(example, settings.shorter_side, settings.quality)
+        except BadImageError as error:
+            return Bad(split, example.key, str(error))
+        return make_record(example.key, image, example.label)
+
+    with contextlib.ExitStack() as stack:
+        scratch = folder
+        if not is_local(folder):
+            scratch = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        records = stack.enter_context(contextlib.closing(in_order(make, tasks, workers)))
+        bar = stack.enter_context(
+            tqdm(total=total, initial=total - left, desc=plan.name, unit=" images", delay=1)
+        )
+        for shard in todo:
+            partial = scratch / f"{shard.file}.partial"
+            stack.callback(partial.unlink, missing_ok=True)
+            bad = []
+            count = shard.stop - shard.start
+            with open_writer(partial, settings.format) as writer:
+                for _ in range(count):
+                    record = next(records)
+                    if isinstance(record, Bad):
+                        limit.add(record)
+                        bad.append(record)
+                    else:
+                        writer.write(record)
+                    bar.update()
+            examples = count - len(bad)
+            if count_records(partial, settings.format) != examples:
+                raise OSError(f"{partial} does not have the {examples} examples written to it")
+            size, sha256 = fingerprint(partial)
+            put(partial, folder / shard.file)
+            one = Done(examples, size, sha256, ends(shard, sources[shard.split]), tuple(bad))
+            progress.note(shard, one)
+            done[shard.file] = one

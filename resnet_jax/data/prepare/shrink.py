@@ -1,0 +1,88 @@
+"""One image on its way into a prepared data set: checked, and made smaller where that is wanted."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from resnet_jax.data.source import Example
+
+_MOST_PIXELS = 2**26
+"""Of an image; a small file can claim any number."""
+
+_ORIENTATION = 0x0112  # tag of EXIF
+
+
+class BadImageError(ValueError):
+    """An image cannot be decoded; the message says why."""
+
+
+def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
+    """Returns the file of an image that is at most of a size.
+
+    A JPEG or PNG that is small enough is returned as it is, byte for byte. What is larger is
+    resampled with Lanczos' filter, which averages over what it leaves out, and becomes a JPEG; so
+    does a JPEG in CMYK, because not everything that reads JPEGs reads those. Pixels become a PNG,
+    and so does a file of another kind. How a photo was held (EXIF) is kept, nothing else of the
+    kind.
+
+    Args:
+      example: The image.
+      shorter_side: The most pixels that the shorter of height and width may have; None for any.
+      quality: Of a JPEG, 1 to 100.
+
+    Raises:
+      BadImageError: It cannot be decoded to its end, or is enormous.
+    """
+    if isinstance(example.image, np.ndarray):
+        pixels = example.image
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        return _png(_resized(image, shorter_side))
+    try:
+        with Image.open(io.BytesIO(example.image)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise BadImageError(
+                    f"it has {image.width} x {image.height} pixels, more than {_MOST_PIXELS}"
+                )
+            image.load()
+            small = shorter_side is None or min(image.size) <= shorter_side
+            if small and image.format in ("JPEG", "PNG") and image.mode != "CMYK":
+                return example.image
+            if small and image.format != "JPEG":
+                return _png(_plain(image))
+            orientation = image.getexif().get(_ORIENTATION)
+            return _jpeg(_resized(_plain(image), shorter_side), quality, orientation)
+    except BadImageError:
+        raise
+    except Exception as error:  # a broken file can raise anything in Pillow
+        raise BadImageError(f"it cannot be decoded: {error}") from error
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Returns the image in grey or in red, green and blue, as a decoder sees it."""
+    image.info.pop("transparency", None)
+    wanted = "L" if image.mode in ("1", "L") else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _resized(image: Image.Image, shorter_side: int | None) -> Image.Image:
+    shorter = min(image.size)
+    if shorter_side is None or shorter <= shorter_side:
+        return image
+    width, height = (max(1, round(side * shorter_side / shorter)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _jpeg(image: Image.Image, quality: int, orientation: int | None) -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[_ORIENTATION] = orientation
+    image.save(file, "JPEG", quality=quality, exif=exif)
+    return file.getvalue()

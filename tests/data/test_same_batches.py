@@ -1,0 +1,77 @@
+"""The same images from a folder, from ArrayRecord and from TFRecord."""
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax.data import augmentation, load_images, load_source, train_batches
+from resnet_jax.data.prepare import Settings, prepare
+from resnet_jax.training import train
+from tests.data.pictures import write_folder
+from tests.tiny import tiny_config
+
+CLASSES = ("ant", "bee", "cat")
+SOURCES = ("folder", "array_record", "tfrecord")
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """For each source the part of a config that says where it is."""
+    folder = tmp_path_factory.mktemp("data")
+    counts = {"train": dict.fromkeys(CLASSES, 14), "val": dict.fromkeys(CLASSES, 3)}
+    write_folder(folder / "root", counts)
+    places = {"folder": {"source": "folder", "name": None, "path": str(folder / "root")}}
+    splits = {split: load_source("folder", split, path=folder / "root") for split in counts}
+    for format_name in ("array_record", "tfrecord"):
+        settings = Settings(format=format_name, examples_per_shard=10)
+        prepare(splits, folder / format_name, "photos", settings=settings)
+        places[format_name] = {
+            "source": "tfds",
+            "name": "photos",
+            "path": str(folder / format_name),
+        }
+    return places
+
+
+def batches(place):
+    where = {"name": place["name"], "path": place["path"]}
+    images = load_images(place["source"], "train", 16, in_memory=False, workers=2, **where)
+    return train_batches(
+        images,
+        augmentation("scale_jitter", image_size=16),
+        batch_size=16,
+        seed=3,
+        start=0,
+        stop=STEPS,
+        rows=slice(None),
+    )
+
+
+def test_batches_are_equal(places):
+    for batch, *others in zip(*(batches(places[source]) for source in SOURCES), strict=True):
+        for other in others:
+            assert batch.keys() == other.keys()
+            for name in batch:
+                np.testing.assert_array_equal(batch[name], other[name])
+
+
+@pytest.mark.slow
+def test_runs_are_equal(places, tmp_path):
+    states = []
+    for source in SOURCES:
+        values = {f"data.{key}": value for key, value in places[source].items()}
+        config = tiny_config(
+            **values,
+            **{
+                "data.eval_split": "val",
+                "data.in_memory": False,
+                "data.augment": "scale_jitter",
+                "data.eval_resize": 9,
+                "total_steps": STEPS,
+            },
+        )
+        states.append(jax.device_get(train(config, tmp_path / source)))
+    for other in states[1:]:
+        for one, two in zip(jax.tree.leaves(states[0]), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(one, two)
