@@ -122,6 +122,32 @@ def test_what_cannot_be_decoded_is_refused_even_if_it_is_small(name, kept):
             shrunk(content[:length], shorter_side)
 
 
+def test_what_is_no_image_is_refused():
+    with pytest.raises(BadImageError) as error:
+        shrunk(b"no image")
+    assert str(error.value) == ("it cannot be decoded: it is no JPEG, PNG, WEBP, GIF or BMP")
+    with pytest.raises(BadImageError):
+        shrunk(encode(photo(9, 9), "TIFF"))
+
+
+def test_a_photo_of_several_frames_is_a_jpeg():
+    frames = [Image.fromarray(photo(40, 40, seed)) for seed in range(2)]
+    content = io.BytesIO()
+    frames[0].save(content, "MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(content).format == "MPO"
+    assert shrunk(content.getvalue(), None) == content.getvalue()
+    assert decoded(shrunk(content.getvalue())).format == "JPEG"
+
+
+def test_of_16_bits_the_upper_8_are_kept():
+    pixels = np.arange(0, 64000, 40, np.uint16).reshape(40, 40)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    image = np.asarray(decoded(shrunk(content.getvalue(), 20, 100))).astype(int)
+    means = (pixels >> 8).astype(int).reshape(20, 2, 20, 2).mean((1, 3))
+    assert np.abs(image - means).mean() < 2
+
+
 def test_enormous_images_are_refused_by_their_header():
     content = bytearray(encode(photo(8, 8), "PNG"))
     content[16:24] = (9000).to_bytes(4, "big") * 2
