@@ -44,6 +44,7 @@ _MAY_CHANGE = frozenset(
     {
         "data.path",
         "data.workers",
+        "data.max_bad_share",
         "parallel",
         "log_every",
         "eval_every",
@@ -111,6 +112,8 @@ def base_config() -> ConfigDict:
     config.data.interpolation = "bilinear"  # or "bicubic"
     config.data.in_memory = True  # decoded once; False: anew each time, with random crops if wanted
     config.data.workers = placeholder(int)  # threads that decode; None: as many as cores
+    # Of the training examples that are read, the share that may be unreadable (and ten besides).
+    config.data.max_bad_share = 1e-3
     # "none", "pad_crop", "pad_crop_flip", "random_crop", "scale_jitter" or "inception_crop"
     config.data.augment = "none"
     config.data.padding = 4  # pixels around an image, for the augmentations that pad and crop
@@ -261,8 +264,15 @@ def build_augmentation(config: ConfigDict) -> data.Augmentation:
     )
 
 
-def load_images(config: ConfigDict, split: str) -> data.ImageSet:
+def load_images(
+    config: ConfigDict, split: str, bad_records: data.BadRecords | None = None
+) -> data.ImageSet:
     """Returns a split of the data of `config.data`.
+
+    Args:
+      config: The run's config.
+      split: The split.
+      bad_records: What is done about examples that cannot be read; by default they are errors.
 
     Raises:
       InputError: There is no such data or split.
@@ -277,6 +287,7 @@ def load_images(config: ConfigDict, split: str) -> data.ImageSet:
         resize=config.data.eval_resize,
         interpolation=config.data.interpolation,
         workers=config.data.workers,
+        bad_records=bad_records,
     )
 
 

@@ -204,6 +204,11 @@ def initialize(
     jax.distributed.initialize(coordinator_address, num_processes, process_id)
 
 
+def process_index() -> int:
+    """Returns the number of this process, to name what each writes for itself."""
+    return jax.process_index()
+
+
 def is_primary() -> bool:
     """Whether this is the process that writes logs and reports."""
     return jax.process_index() == 0

@@ -41,6 +41,10 @@ class Layout:
         self.report = self.path / "report"
         self.tensorboard = self.path / "tensorboard"
 
+    def bad_records(self, process: int) -> epath.Path:
+        """Returns a process's ledger of the examples that it could not read."""
+        return self.path / "bad_records" / f"{process}.jsonl"
+
 
 class Workdir(Layout):
     """A workdir that a trainer works in, alone, until it is closed or its process ends.

@@ -7,6 +7,7 @@ together on the host as uint8, and `preprocess` does the arithmetic on the devic
 """
 
 from resnet_jax.data.augment import Augmentation, augmentation
+from resnet_jax.data.bad_records import BadRecords, read_ledger
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
 from resnet_jax.data.colors import ColorOf
 from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
@@ -28,6 +29,7 @@ from resnet_jax.data.splits import Splits, select
 
 __all__ = [
     "Augmentation",
+    "BadRecords",
     "Batch",
     "Box",
     "CentreCrop",
@@ -66,6 +68,7 @@ __all__ = [
     "prefetch",
     "prepared_splits",
     "preprocess",
+    "read_ledger",
     "select",
     "statistics_template",
     "train_batches",

@@ -1,14 +1,16 @@
 """From an image file to the pixels of a crop."""
 
 import io
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from resnet_jax.data.crops import Box
+from resnet_jax.data.jpeg import Region, jpeg_decoder
 from resnet_jax.data.source import Example
 from resnet_jax.errors import InputError, unknown
 
@@ -18,6 +20,13 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+"""How far a filter reaches, in pixels of the result (or of the image, where that is enlarged)."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""What else Pillow can read is not for strangers' files; some of it starts other programs."""
+
+_GREY = ("1", "L", "LA")
 
 _MOST_PIXELS = 2**26
 """Of an image; it takes 200 MB in memory."""
@@ -34,17 +43,24 @@ def decode_crop(
     place: Callable[[int, int], Box],
     out: UInt8[np.ndarray, "height width 3"],
     interpolation: Interpolation,
+    *,
+    exact: bool = False,
 ) -> bool:
     """Writes a part of an image, resampled.
 
     The filter averages over all the pixels that it leaves out, as Pillow's does. A JPEG that is
     much larger than wanted is decoded at a half, a quarter or an eighth of its size.
 
+    Files are told by their content, not by their name. Of 16 bits the upper 8 are taken,
+    transparency is dropped, of several frames the first is taken, and a camera's orientation is
+    ignored: as the sets that weights were made with are read elsewhere.
+
     Args:
       example: The image, as pixels of one or three channels or as the bytes of a file.
       place: Returns which part, given the image's height and width.
       out: Where red, green and blue go.
       interpolation: The filter.
+      exact: Whether JPEGs are decoded at their full size, whatever is wanted of them.
 
     Returns:
       Whether the image is grey; red, green and blue are then the same.
@@ -53,41 +69,70 @@ def decode_crop(
       InputError: The image cannot be decoded, is enormous, or has other channels.
     """
     try:
-        with _open(example) as image:
-            width, height = image.size
-            box = place(height, width)
-            factor = _reduction(box, out.shape)
-            if factor > 1:
-                drafted = image.draft(None, (width // factor, height // factor))
-                if drafted is not None:  # it is a JPEG
-                    box = _reduced(box, drafted[1][2] / width, image)
-            grey = image.mode in ("1", "L")
-            wanted = "L" if grey else "RGB"
-            whole = image if image.mode == wanted else image.convert(wanted)
-            pixels = whole.resize(out.shape[1::-1], _FILTERS[interpolation], box)
-            out[:] = np.atleast_3d(np.asarray(pixels))
-    except InputError:
+        plan = _Plan(example.key, place, out.shape[:2], interpolation, exact)
+        found = None
+        if isinstance(example.image, bytes):
+            found = _decode_jpeg(example.image, plan)
+        pixels, box = _decode(example, plan) if found is None else found
+        resampled = pixels.resize(out.shape[1::-1], _FILTERS[interpolation], box)
+        out[:] = np.atleast_3d(np.asarray(resampled))
+    except (InputError, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        known = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+        raise InputError(f"image {example.key} cannot be decoded: it is no {known}") from error
     except Exception as error:  # a broken file can raise anything in Pillow
         raise InputError(f"image {example.key} cannot be decoded: {error}") from error
-    return grey
+    return pixels.mode == "L"
 
 
-def _open(example: Example) -> Image.Image:
-    pixels = example.image
-    if isinstance(pixels, np.ndarray):
-        if pixels.shape[2] not in (1, 3):
+class _Plan:
+    """What is wanted of an image, once its size is known."""
+
+    def __init__(
+        self,
+        key: str,
+        place: Callable[[int, int], Box],
+        shape: tuple[int, ...],
+        interpolation: Interpolation,
+        exact: bool,
+    ) -> None:
+        self._key = key
+        self._place = place
+        self._shape = shape
+        self._support = _SUPPORT[interpolation]
+        self._exact = exact
+
+    def __call__(self, height: int, width: int, *, reducible: bool) -> tuple[int, Region, Box]:
+        """Returns the reduction, the part of the reduced image that is needed, and the box in it.
+
+        That part is all that the filter sees; so nothing else decides about the result.
+        """
+        if height * width > _MOST_PIXELS:
             raise InputError(
-                f"image {example.key} has {pixels.shape[2]} channels; it has to have 1 or 3"
+                f"image {self._key} has {width} x {height} pixels; more than {_MOST_PIXELS} are "
+                "not decoded, because a small file can claim any number"
             )
-        return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    image = Image.open(io.BytesIO(pixels))
-    if image.width * image.height > _MOST_PIXELS:
-        raise InputError(
-            f"image {example.key} has {image.width} x {image.height} pixels; more than "
-            f"{_MOST_PIXELS} are not decoded, because a small file can claim any number"
+        box = self._place(height, width)
+        factor = _reduction(box, self._shape) if reducible and not self._exact else 1
+        height, width = -(-height // factor), -(-width // factor)
+        left, right, box_left, box_right = self._span(
+            box.left / factor, box.right / factor, width, self._shape[1]
         )
-    return image
+        upper, lower, box_upper, box_lower = self._span(
+            box.upper / factor, box.lower / factor, height, self._shape[0]
+        )
+        region = Region(left, upper, right, lower)
+        return factor, region, Box(box_left, box_upper, box_right, box_lower)
+
+    def _span(
+        self, low: float, high: float, size: int, wanted: int
+    ) -> tuple[int, int, float, float]:
+        """Returns which pixels the filter sees, and where the span is among them."""
+        reach = self._support * max(1.0, (high - low) / wanted)
+        first = max(0, math.floor(low - reach) - 1)
+        last = min(size, math.ceil(high + reach) + 1)
+        return first, last, low - first, min(high, size) - first
 
 
 def _reduction(box: Box, shape: tuple[int, ...]) -> int:
@@ -96,11 +141,49 @@ def _reduction(box: Box, shape: tuple[int, ...]) -> int:
     What is left has at least twice the pixels that are wanted in each direction; so the filter
     decides about the result, and not the scaling.
     """
-    height, width, _ = shape
+    height, width = shape
     spare = min((box.lower - box.upper) / height, (box.right - box.left) / width)
     return next(factor for factor in (8, 4, 2, 1) if factor == 1 or spare >= 2 * factor)
 
 
-def _reduced(box: Box, scale: float, image: Image.Image) -> Box:
-    right, lower = min(box.right * scale, image.width), min(box.lower * scale, image.height)
-    return Box(box.left * scale, box.upper * scale, right, lower)
+def _decode_jpeg(file: bytes, plan: _Plan) -> tuple[Image.Image, Box] | None:
+    """Returns what is needed of a JPEG; None where Pillow has to judge."""
+    decoder = jpeg_decoder()
+    header = None if decoder is None else decoder.header(file)
+    if decoder is None or header is None:
+        return None
+    factor, region, box = plan(header.height, header.width, reducible=True)
+    pixels = decoder.decode(file, header, factor, region)
+    if pixels is None:
+        return None
+    return Image.fromarray(pixels[..., 0] if header.grey else pixels), box
+
+
+def _decode(example: Example, plan: _Plan) -> tuple[Image.Image, Box]:
+    """Returns what is needed of any image, by Pillow."""
+    pixels = example.image
+    if isinstance(pixels, np.ndarray):
+        height, width, channels = pixels.shape
+        if channels not in (1, 3):
+            raise InputError(f"image {example.key} has {channels} channels; it has to have 1 or 3")
+        _, region, box = plan(height, width, reducible=False)
+        pixels = pixels[region.upper : region.lower, region.left : region.right]
+        return Image.fromarray(pixels[..., 0] if channels == 1 else pixels), box
+    with Image.open(io.BytesIO(pixels), formats=_FORMATS) as image:
+        width, height = image.size
+        reducible = isinstance(image.format, str) and image.format in ("JPEG", "MPO")
+        factor, region, box = plan(height, width, reducible=reducible)
+        if factor > 1:
+            image.draft(None, (width // factor, height // factor))
+        return _usual(image.crop(region)), box
+
+
+def _usual(image: Image.Image) -> Image.Image:
+    """Returns an image in the mode L or RGB."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P":
+        # By way of transparency, or Pillow warns of that of some palettes.
+        image = image.convert("RGBA")
+    wanted = "L" if image.mode in _GREY else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)

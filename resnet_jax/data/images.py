@@ -1,12 +1,15 @@
 """Sets of images of one size, from which batches are read."""
 
+import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
-from resnet_jax.data.crops import CentreCrop, Crops
+from resnet_jax.data.bad_records import BadRecords
+from resnet_jax.data.crops import Box, CentreCrop, Crops
 from resnet_jax.data.decode import Interpolation, check_interpolation, decode_crop
 from resnet_jax.data.source import Source
 from resnet_jax.data.workers import Workers
@@ -59,6 +62,7 @@ class DecodedImages:
         resize: int | None = None,
         interpolation: Interpolation = "bilinear",
         workers: int | None = None,
+        bad_records: BadRecords | None = None,
     ) -> None:
         """Prepares to read; no image is decoded yet.
 
@@ -70,6 +74,8 @@ class DecodedImages:
           interpolation: How images are resampled.
           workers: Number of threads that decode; by default as many as there are cores. What is
             read does not depend on it.
+          bad_records: What is done about examples that cannot be read; by default they are errors,
+            as it has to be where a number is measured on all of them.
 
         Raises:
           InputError: A number is out of range, the source is empty, or there is no such
@@ -84,6 +90,7 @@ class DecodedImages:
         self._source = source
         self._interpolation: Interpolation = interpolation
         self._workers = Workers(workers)
+        self._bad_records = bad_records
 
     def __len__(self) -> int:
         return len(self._source)
@@ -95,13 +102,13 @@ class DecodedImages:
 
         Args:
           indices: Which examples, from 0.
-          crops: Which part of each image; None for the centre.
+          crops: Which part of each image; None for the centre, decoded at full size.
 
         Returns:
           The images, resampled to the set's size, and their labels.
 
         Raises:
-          InputError: An image cannot be decoded; the message names it.
+          InputError: An example cannot be read, or too many; the message names it.
         """
         pixels, labels, _ = self.read_grey(indices, crops)
         return pixels, labels
@@ -110,18 +117,49 @@ class DecodedImages:
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"], np.ndarray]:
         """Returns what `read` does and, bool [n], which of the images are grey."""
+        exact = crops is None
         crops = self._centre if crops is None else crops
         pixels = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         grey = np.empty(len(indices), np.bool_)
+        if self._bad_records is not None:
+            self._bad_records.count(len(indices))
 
         def fill(row: int) -> None:
-            example = self._source[int(indices[row])]
-            grey[row] = decode_crop(example, partial(crops, row), pixels[row], self._interpolation)
-            labels[row] = example.label
+            place = partial(crops, row)
+            grey[row], labels[row] = self._fill(int(indices[row]), place, pixels[row], exact)
 
         self._workers.each(fill, len(indices))
         return pixels, labels, grey
+
+    def _fill(
+        self,
+        index: int,
+        place: Callable[[int, int], Box],
+        out: UInt8[np.ndarray, "h w 3"],
+        exact: bool,
+    ) -> tuple[bool, int]:
+        """Writes an example, or what takes its place; returns whether it is grey, and its label."""
+        if self._bad_records is None:
+            example = self._source[index]
+            return decode_crop(example, place, out, self._interpolation, exact=exact), example.label
+        substitutes = self._bad_records.substitutes(index, len(self))
+        for candidate in itertools.chain([index], substitutes):
+            key = None
+            try:
+                example = self._source[candidate]
+                key = example.key
+                grey = decode_crop(example, place, out, self._interpolation, exact=exact)
+            except MemoryError:  # says nothing about the example
+                raise
+            except Exception as error:  # sources come in many kinds
+                self._bad_records.enter(candidate, key, error)
+            else:
+                return grey, example.label
+        raise InputError(
+            f"example number {index} cannot be read, and neither can any of those that would take "
+            "its place"
+        )
 
 
 class MemoryImages:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from etils import epath
 
+from resnet_jax.data.bad_records import BadRecords
 from resnet_jax.data.decode import Interpolation
 from resnet_jax.data.digits import digits_splits
 from resnet_jax.data.folder import folder_splits
@@ -26,6 +27,7 @@ def load_images(
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
     workers: int | None = None,
+    bad_records: BadRecords | None = None,
 ) -> ImageSet:
     """Returns the images of a split of a data set.
 
@@ -42,6 +44,7 @@ def load_images(
         `image_size`.
       interpolation: How images are resampled, "bilinear" or "bicubic".
       workers: Number of threads that decode; by default as many as there are cores.
+      bad_records: What is done about examples that cannot be read; by default they are errors.
 
     Raises:
       InputError: There is no such source, data set or split, or a number is out of range.
@@ -52,6 +55,7 @@ def load_images(
         resize=resize,
         interpolation=interpolation,
         workers=workers,
+        bad_records=bad_records,
     )
     return MemoryImages(images) if in_memory else images
 

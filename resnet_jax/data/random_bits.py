@@ -24,6 +24,7 @@ class Stream(enum.IntEnum):
     FLIP = 2
     BOX = 3
     COLOR = 4
+    SUBSTITUTE = 5
 
 
 def check_seed(seed: int) -> None:

@@ -1,9 +1,8 @@
 """Threads that share the work on a batch."""
 
-import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from resnet_jax.errors import InputError
 
@@ -30,18 +29,25 @@ class Workers:
 
         An exception is raised here. When there are several, it is the one of the least number.
         """
-        # Four pieces a thread: few enough to be cheap, enough to even out what takes longer.
-        pieces = min(count, 4 * self._count)
-        bounds = [count * piece // pieces for piece in range(pieces + 1)] if pieces else []
+        # One at a time: images differ in size, and nobody waits for long at the end of a batch.
+        numbers = iter(range(count))
+        failures: dict[int, BaseException] = {}
 
-        def do(start: int, stop: int) -> None:
-            for number in range(start, stop):
-                work(number)
+        def work_on() -> None:
+            while not failures:
+                number = next(numbers, None)  # one step of the interpreter: no two get the same
+                if number is None:
+                    return
+                try:
+                    work(number)
+                except BaseException as error:
+                    failures[number] = error
 
-        futures = [self._pool.submit(do, *ends) for ends in itertools.pairwise(bounds)]
         try:
-            for future in futures:
-                future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+            wait([self._pool.submit(work_on) for _ in range(min(count, self._count))])
+        except BaseException as interruption:
+            failures[-1] = interruption  # so that the threads stop
+            raise
+        if failures:
+            # Numbers are begun in their order: that of the least is there, however long it took.
+            raise failures[min(failures)]

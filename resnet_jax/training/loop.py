@@ -61,6 +61,8 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
                 defaults=configs.base_config().to_dict(),
             )
             stack.enter_context(taken)
+        stack.callback(run.bad_records.close)
+        run.bad_records.keep(layout.bad_records(parallel.process_index()))
         checkpoints = stack.enter_context(
             Checkpoints(
                 layout.checkpoints,
@@ -196,6 +198,7 @@ class _Loop:
         with self._journal.pause("saving"):
             self._check_finite(step, jax.device_get(state.window))
             self._journal.sync()
+            self._run.bad_records.sync()
             self._checkpoints.save(
                 step,
                 pack(self._run.replicas.as_global(state), self._statistics),

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from resnet_jax import config as configs
 from resnet_jax.data import (
     Augmentation,
+    BadRecords,
     Batch,
     ImageSet,
     MeanOf,
@@ -41,6 +42,7 @@ class Run:
       config: The config, complete and checked.
       replicas: The devices.
       train_images: What the network learns from.
+      bad_records: What is done about those that cannot be read.
       eval_images: What it is evaluated on.
       augmentation: What is done to the former.
       model: The network.
@@ -51,6 +53,7 @@ class Run:
     config: ConfigDict
     replicas: Replicas
     train_images: ImageSet
+    bad_records: BadRecords
     eval_images: ImageSet
     augmentation: Augmentation
     model: nn.Module
@@ -67,11 +70,13 @@ class Run:
         configs.check(config)
         replicas = Replicas(config.parallel)
         replicas.rows(config.batch_size)  # refuses what does not divide
-        train_images = configs.load_images(config, config.data.train_split)
+        bad_records = BadRecords(config.data.train_split, config.data.max_bad_share)
+        train_images = configs.load_images(config, config.data.train_split, bad_records)
         run = cls(
             config=config,
             replicas=replicas,
             train_images=train_images,
+            bad_records=bad_records,
             eval_images=configs.load_images(config, config.data.eval_split),
             augmentation=configs.build_augmentation(config),
             model=configs.build_model(config, len(train_images.class_names), bn_axis_name=AXIS),
@@ -150,15 +155,20 @@ class Run:
         )
         return self.replicas.map(step, donate=True)
 
-    def batches(self, start: int) -> Iterator[Batch]:
-        """Yields this process's rows of the batches from step `start` to the last."""
+    def batches(self, start: int, stop: int | None = None) -> Iterator[Batch]:
+        """Yields this process's rows of the batches from step `start` to the last.
+
+        Args:
+          start: The first step, from 0.
+          stop: The step after the last; by default the end of the run.
+        """
         return train_batches(
             self.train_images,
             self.augmentation,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             start=start,
-            stop=self.config.total_steps,
+            stop=self.config.total_steps if stop is None else stop,
             rows=self.replicas.rows(self.config.batch_size),
         )
 

@@ -1,0 +1,188 @@
+"""Parts of JPEGs, by libjpeg-turbo 3: only what is wanted is transformed and coloured.
+
+Its pixels are Pillow's, bit for bit, because Pillow decodes with the same library and the same
+transforms; so it is no matter which of the two decodes. It comes with the package `turbojpeg`, or
+with the system. Where it is in neither, and for what it does not take, there is Pillow.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+import threading
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+# Of the library's header, which never changes a number.
+_DECOMPRESS = 1
+_STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLOURS, _LOSSLESS = (
+    0,
+    4,
+    5,
+    6,
+    7,
+    8,
+    15,
+)
+_AS_RGB, _AS_GREY = 0, 6
+_RGB, _YCBCR, _GREY = 0, 1, 2
+_BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
+"""Pixels of the blocks that are decoded as one, by the kind of subsampling."""
+
+
+class Header(NamedTuple):
+    """What a JPEG says of itself.
+
+    Attributes:
+      width: In pixels.
+      height: In pixels.
+      grey: Whether it has one channel.
+      block: Width of what is decoded as one, in pixels.
+    """
+
+    width: int
+    height: int
+    grey: bool
+    block: int
+
+
+class Region(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    left: int
+    upper: int
+    right: int
+    lower: int
+
+
+class _Region(ctypes.Structure):
+    _fields_ = (
+        ("x", ctypes.c_int),
+        ("y", ctypes.c_int),
+        ("w", ctypes.c_int),
+        ("h", ctypes.c_int),
+    )
+
+
+class _Scale(ctypes.Structure):
+    _fields_ = (("numerator", ctypes.c_int), ("denominator", ctypes.c_int))
+
+
+class JpegDecoder:
+    """The decoder of a thread."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        handle = library.tj3Init(_DECOMPRESS)
+        if not handle:
+            raise MemoryError("libjpeg-turbo has no memory for a decoder")
+        weakref.finalize(self, library.tj3Destroy, handle)
+        library.tj3Set(handle, _STOP_ON_WARNING, 1)
+        self._library = library
+        self._handle = handle
+
+    def header(self, file: bytes) -> Header | None:
+        """Returns what a JPEG says of itself; None where Pillow has to judge.
+
+        That is what is no JPEG, is not whole, or is none of the usual ones: red, green and blue or
+        grey, in 8 bits and lossy.
+        """
+        whole = file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9")
+        if not whole or b"\xff\xda" not in file:  # a scan: the library takes files without one
+            return None
+        if self._library.tj3DecompressHeader(self._handle, file, len(file)):
+            return None
+        subsampling, colours = self._get(_SUBSAMPLING), self._get(_COLOURS)
+        usual = colours in (_RGB, _YCBCR, _GREY) and self._get(_PRECISION) == 8
+        if not usual or self._get(_LOSSLESS) or not 0 <= subsampling < len(_BLOCK_WIDTHS):
+            return None
+        block = _BLOCK_WIDTHS[subsampling]
+        return Header(self._get(_WIDTH), self._get(_HEIGHT), colours == _GREY, block)
+
+    def decode(
+        self, file: bytes, header: Header, factor: int, region: Region
+    ) -> UInt8[np.ndarray, "height width channels"] | None:
+        """Returns a part of the image; None where Pillow has to judge, because there is damage.
+
+        Args:
+          file: The JPEG.
+          header: What `header` has just returned for it.
+          factor: By how much the image is reduced: 1, 2, 4 or 8.
+          region: Which part of the reduced image.
+        """
+        # The colours of the outermost blocks lack their neighbours: one more on each side.
+        block = header.block // factor
+        width = -(-header.width // factor)
+        left = max(0, region.left // block - 1) * block
+        right = min(width, (-(-region.right // block) + 1) * block)
+        height = region.lower - region.upper
+        out = np.empty((height, right - left, 1 if header.grey else 3), np.uint8)
+        library, handle = self._library, self._handle
+        wanted = _Region(left, region.upper, right - left, height)
+        if (
+            library.tj3SetScalingFactor(handle, _Scale(1, factor))
+            or library.tj3SetCroppingRegion(handle, wanted)
+            or library.tj3Decompress8(
+                handle,
+                file,
+                len(file),
+                out.ctypes.data,
+                out.strides[0],
+                _AS_GREY if header.grey else _AS_RGB,
+            )
+        ):
+            return None
+        return out[:, region.left - left : region.right - left]
+
+    def _get(self, parameter: int) -> int:
+        return self._library.tj3Get(self._handle, parameter)
+
+
+def jpeg_decoder() -> JpegDecoder | None:
+    """Returns this thread's decoder; None where there is no library."""
+    library = _library()
+    if library is None:
+        return None
+    if not hasattr(_decoders, "own"):
+        _decoders.own = JpegDecoder(library)
+    return _decoders.own
+
+
+_decoders = threading.local()
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    for path in (_of_package(), ctypes.util.find_library("turbojpeg")):
+        if path is None:
+            continue
+        try:
+            library = ctypes.CDLL(path)
+            _declare(library)
+        except (OSError, AttributeError):  # of another machine; of an older version
+            continue
+        return library
+    return None
+
+
+def _of_package() -> str | None:
+    """Returns the file of the package's extension, through which the library's functions are."""
+    spec = importlib.util.find_spec("turbojpeg")
+    origin = None if spec is None else spec.origin
+    return None if origin is None or origin.endswith(".py") else origin
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    library.tj3Init.restype = pointer
+    library.tj3Init.argtypes = (number,)
+    library.tj3Destroy.restype = None
+    library.tj3Destroy.argtypes = (pointer,)
+    library.tj3Get.argtypes = (pointer, number)
+    library.tj3Set.argtypes = (pointer, number, number)
+    library.tj3DecompressHeader.argtypes = (pointer, ctypes.c_char_p, size)
+    library.tj3SetScalingFactor.argtypes = (pointer, _Scale)
+    library.tj3SetCroppingRegion.argtypes = (pointer, _Region)
+    library.tj3Decompress8.argtypes = (pointer, ctypes.c_char_p, size, pointer, number, number)
