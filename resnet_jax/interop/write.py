@@ -63,6 +63,7 @@ def write_weights(
     _check_suffix(path, dialect)
     if path.exists():
         raise InputError(f"{path} is there already; give another destination, or remove it")
+    arrays = _arrays(weights, speech)
     different = [] if dialect == "resnet_jax" else _differences(weights, dialect, speech)
     if dialect == "caffe" and path.suffix == "":
         different = [what for what in different if what != _NO_MEAN_IMAGE]
@@ -71,7 +72,6 @@ def write_weights(
             f"{weights.source} is not written: {dialect}'s network would compute something else, "
             f"it has {', '.join(different)}; force it to write the names nevertheless"
         )
-    arrays = _arrays(weights, speech)
     network = weights.network
     if dialect == "keras" and isinstance(network, ResNet):
         write_keras(path, arrays, keras_layers(network), entry_of(weights))

@@ -57,6 +57,45 @@ def make(name, depth=18, *, stride_on="3x3", **options):
     return randomize(getattr(library("torchvision").models, f"resnet{depth}")(**options))
 
 
+def make_vgg(depth, batch_norm, *, width=64, units=4096, num_classes=1000):
+    """Returns torchvision's VGG network, or a narrow one of its layers."""
+    vgg, nn = library("torchvision").models.vgg, library("torch").nn
+    layers = vgg.cfgs[{11: "A", 13: "B", 16: "D", 19: "E"}[depth]]
+    layers = [n if n == "M" else n * width // 64 for n in layers]
+    module = vgg.VGG(vgg.make_layers(layers, batch_norm), num_classes, init_weights=False)
+    if (width, units) != (64, 4096):
+        module.classifier = nn.Sequential(
+            *(nn.Linear(8 * width * 49, units), nn.ReLU(), nn.Dropout()),
+            *(nn.Linear(units, units), nn.ReLU(), nn.Dropout()),
+            nn.Linear(units, num_classes),
+        )
+    return without_dropout(randomize(module))
+
+
+def make_alexnet(*, units=4096, num_classes=1000):
+    """Returns torchvision's AlexNet, or one with narrow hidden layers."""
+    nn, module = library("torch").nn, library("torchvision").models.alexnet(num_classes=num_classes)
+    if units != 4096:
+        module.classifier[1] = nn.Linear(256 * 36, units)
+        module.classifier[4] = nn.Linear(units, units)
+        module.classifier[6] = nn.Linear(units, num_classes)
+    return without_dropout(randomize(module))
+
+
+def make_googlenet(**options):
+    """Returns torchvision's GoogLeNet."""
+    make = library("torchvision").models.googlenet
+    return without_dropout(randomize(make(init_weights=False, **options)))
+
+
+def without_dropout(module):
+    """Returns the module, which now drops nothing."""
+    for part in module.modules():
+        if isinstance(part, library("torch").nn.Dropout):
+            part.p = 0.0
+    return module
+
+
 def randomize(module):
     """Draws every number of a network, whatever it starts with; returns the network."""
     torch = library("torch")

@@ -1,0 +1,251 @@
+"""Files of HDF5 and of Keras that are hostile or damaged: refused in a sentence, nothing read."""
+
+import contextlib
+import io
+import json
+import sys
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_jax import InputError
+from resnet_jax.interop import load_pretrained, save_pretrained
+from resnet_jax.interop.hdf5 import read_hdf5
+from tests.interop.small import random_variables, small_network
+
+h5py = pytest.importorskip("h5py")
+
+FORM = {"stride_on": "1x1", "pool_padding": (1, 1), "bn_epsilon": 1.001e-5, "bn_momentum": 0.99}
+
+
+@pytest.fixture
+def good(tmp_path):
+    network, path = small_network(**FORM), tmp_path / "good.h5"
+    save_pretrained(network, random_variables(network), path, to="keras")
+    return path
+
+
+def refused(path, message):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=message) as raised:
+            load_pretrained(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 * path.stat().st_size + 3e6
+    finally:
+        tracemalloc.stop()
+    assert str(raised.value).startswith(str(path))
+    assert str(raised.value).isprintable()
+
+
+def external_link(file, elsewhere):
+    file["more"] = h5py.ExternalLink(str(elsewhere), "/secret")
+
+
+def soft_link(file, elsewhere):
+    file["more"] = h5py.SoftLink("/conv1_conv")
+
+
+def external_storage(file, elsewhere):
+    file.create_dataset("more/kernel", (4,), "f4", external=[(str(elsewhere), 0, 16)])
+
+
+def virtual(file, elsewhere):
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource(str(elsewhere), "secret", (4,))
+    file.create_virtual_dataset("more/kernel", layout)
+
+
+def petabytes(file, elsewhere):
+    file.create_dataset("more/kernel", (2**50,), "f4")
+
+
+def petabytes_in_pieces(file, elsewhere):
+    file.create_dataset("more/kernel", (2**25, 2**25), "f4", chunks=(1, 4))
+
+
+def bomb(file, elsewhere):
+    file.create_dataset("more/kernel", data=np.zeros(10**7, np.float32), compression="gzip")
+
+
+def circle(file, elsewhere):
+    file["conv1_conv/again"] = file["/"]
+
+
+def many_names(file, elsewhere):
+    file["more/0"] = np.zeros(10**5, np.float32)
+    for i in range(1, 100):
+        file[f"more/{i}"] = file["more/0"]
+
+
+def text(file, elsewhere):
+    file["more/kernel"] = ["text"]
+
+
+def compound(file, elsewhere):
+    file["more/kernel"] = np.zeros(3, [("a", "f4"), ("b", "i4")])
+
+
+def reference(file, elsewhere):
+    file.create_dataset("more/kernel", data=file["conv1_conv"].ref, dtype=h5py.ref_dtype)
+
+
+def datatype(file, elsewhere):
+    file["more"] = np.dtype("f4")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (external_link, "more is a link to another place; nothing of it was read"),
+        (soft_link, "more is a link to another place; nothing of it was read"),
+        (external_storage, "more/kernel is in another file; nothing of it was read"),
+        (virtual, "more/kernel is in another file; nothing of it was read"),
+        (petabytes, r"more/kernel has 0 bytes for the shape \(1125899906842624,\)"),
+        (petabytes_in_pieces, r"more/kernel has 0 bytes for the shape \(33554432, 33554432\)"),
+        (bomb, r"more/kernel has \d+ bytes for the shape \(10000000,\), or is in pieces"),
+        (circle, "its groups contain more than those of any network"),
+        (many_names, "its arrays up to more/.* are larger than the file"),
+        (text, "more/kernel is of type object and no array of numbers"),
+        (compound, "more/kernel is of type .* and no array of numbers"),
+        (reference, "more/kernel is of type object and no array of numbers"),
+        (datatype, "more is no array"),
+    ],
+)
+def test_what_reaches_beyond_the_file_is_refused(tmp_path, good, change, message):
+    elsewhere = tmp_path / "elsewhere.h5"
+    with h5py.File(elsewhere, "w") as file:
+        file["secret"] = np.ones(4, np.float32)
+    with h5py.File(good, "a") as file:
+        change(file, elsewhere)
+    refused(good, message)
+
+
+def test_a_file_that_ends_too_early_is_refused(tmp_path, good):
+    content = good.read_bytes()
+    for length in (9, 100, 1000, len(content) // 2, len(content) - 1):
+        path = tmp_path / "cut.h5"
+        path.write_bytes(content[:length])
+        refused(path, "its HDF5 is damaged")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damage_is_noticed_or_harmless(data):
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file["a/kernel"] = np.ones(4, np.float32)
+        file.attrs["model_config"] = "{}"
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(8, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(InputError):
+        read_hdf5(bytes(content))
+
+
+def archive(path, weights, config=None, *, compression=zipfile.ZIP_STORED, more=()):
+    config = json.dumps({"config": {"layers": []}}) if config is None else config
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in [("config.json", config), ("model.weights.h5", weights), *more]:
+            file.writestr(name, content)
+    return path
+
+
+def described(*layers):
+    """Returns the config of a model with these layers, and those that every model has."""
+    layers = [
+        {"class_name": "ZeroPadding2D", "config": {"name": "conv1_pad", "padding": [[3, 3]] * 2}},
+        {"class_name": "ZeroPadding2D", "config": {"name": "pool1_pad", "padding": [[1, 1]] * 2}},
+        {
+            "class_name": "BatchNormalization",
+            "config": {"name": "conv1_bn", "epsilon": 1e-3, "momentum": 0.9},
+        },
+        {"class_name": "Activation", "config": {"name": "conv1_relu", "activation": "relu"}},
+        *layers,
+    ]
+    return json.dumps({"config": {"layers": layers}})
+
+
+def test_the_form_is_what_the_config_says(tmp_path, good):
+    path = archive(tmp_path / "a.keras", good.read_bytes(), described(*strides(2, 1)))
+    found = load_pretrained(path).network
+    assert (found.bn_epsilon, found.bn_momentum) == (1e-3, 0.9)
+    assert (found.stride_on, found.pool_padding) == ("1x1", (1, 1))
+    path = archive(tmp_path / "b.keras", good.read_bytes(), described(*strides(1, 2)))
+    assert load_pretrained(path).network.stride_on == "3x3"
+
+
+def strides(*numbers):
+    return [
+        {"class_name": "Conv2D", "config": {"name": f"conv3_block1_{i}_conv", "strides": [n, n]}}
+        for i, n in enumerate(numbers, 1)
+    ]
+
+
+EVIL = {"class_name": "Lambda", "config": {"name": "evil", "function": ["gANj", None, None]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            described(EVIL),
+            "a layer of the class 'Lambda', which no residual network of Keras has; ",
+        ),
+        (described(*strides(2, 2)), r"a block of it has the strides '\[\[2, 2\], \[2, 2\]\]'"),
+        (described(*strides(2)), "no layer conv3_block1_2_conv with strides"),
+        (described({"class_name": "Dense"}), "describes a layer that is none"),
+        (described().replace("[[3, 3]", "[[2, 3]"), "does not pad images by 3 pixels"),
+        (described().replace("[[1, 1]", "[[5, 1]"), "pads its max-pool by"),
+        (described().replace('"relu"', '"gelu"'), "its activations are not all 'relu'"),
+        (described().replace("0.001", "-1"), "its normalisations have the epsilon '-1'"),
+        (described().replace("conv1_pad", "other"), "no layer conv1_pad with padding"),
+        ("{}", "describes no model of layers"),
+        ("[]", "its config is no JSON object"),
+        ("{", "its config is no JSON"),
+        ("[" * 10**5, "its config is no JSON"),
+    ],
+)
+def test_other_models_are_refused_and_nothing_is_run(tmp_path, good, config, message):
+    refused(archive(tmp_path / "a.keras", good.read_bytes(), config), message)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_archives_that_lie_are_refused(tmp_path, good):
+    content = good.read_bytes()
+    path = archive(tmp_path / "a.keras", bytes(10**8), compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 10**6
+    refused(path, "is compressed or encrypted, as Keras writes none")
+    refused(archive(path, content, " " * (2**24 + 1)), "config.json claims to have 16777217 bytes")
+    refused(archive(path, content, more=[("config.json", "{}")]), "'config.json' is there twice")
+    refused(archive(path, b""), "its HDF5 is damaged")
+    path.write_bytes(archive(path, content).read_bytes()[:1000])
+    refused(path, "its archive is damaged")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("model.weights.h5", content)
+    refused(path, "its archive has no config.json")
+
+
+def test_numbered_arrays_need_the_name_of_their_layer(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones(4, np.float32)
+    refused(path, "layers/conv2d/vars/0 is of a layer without a name; save the model as NAME.h5")
+
+
+def test_a_layer_that_is_there_twice_is_refused(tmp_path, good):
+    with h5py.File(good, "a") as file:
+        file["other/conv1_conv/kernel:0"] = np.ones(4, np.float32)
+    refused(good, "the layer 'conv1_conv' is there twice")
+
+
+def test_without_h5py_it_is_said_what_to_install(tmp_path, good, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    refused(good, r"h5py has to be installed: pip install 'resnet_jax\[keras\]'$")
+    network = small_network(**FORM)
+    with pytest.raises(InputError, match=r"pip install 'resnet_jax\[keras\]'$"):
+        save_pretrained(network, random_variables(network), tmp_path / "b.h5", to="keras")
+    assert not (tmp_path / "b.h5").exists()

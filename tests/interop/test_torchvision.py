@@ -1,0 +1,166 @@
+"""torchvision's AlexNet, VGG networks and GoogLeNet, imported from their state dicts and exported.
+
+The largest differences are printed: `pytest -m slow -s tests/interop/test_torchvision.py` makes the
+table of the networks in full width.
+"""
+
+import numpy as np
+import pytest
+
+from resnet_jax import create_model
+from resnet_jax.interop import load_pretrained, read_weights, save_pretrained, write_weights
+from resnet_jax.interop.safetensors_file import read_safetensors
+from tests.interop.comparison import compare, difference, evaluate
+from tests.interop.references import library, make_alexnet, make_googlenet, make_vgg
+from tests.interop.small import random_variables
+from tests.interop.test_round_trips import check_same
+
+VGG = [(depth, batch_norm) for depth in (11, 13, 16, 19) for batch_norm in (False, True)]
+NO_DROPOUT = {"dropout_rate": 0.0}
+NO_DROPOUT_AT_ALL = NO_DROPOUT | {"auxiliary_dropout_rate": 0.0}
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def load(module, folder, **options):
+    library("torch").save(module.state_dict(), folder / "a.pth")
+    return load_pretrained(folder / "a.pth", **options)
+
+
+def check(name, found):
+    numbers = "  ".join(f"{field} {value:.1e}" for field, value in found._asdict().items())
+    print(f"\n{name:14} torchvision  {numbers}")
+    assert found.logits < 1e-5
+    assert max(found.loss, found.gradients, found.statistics) < 1e-8
+
+
+@pytest.mark.parametrize(
+    "units", [32, pytest.param(4096, marks=pytest.mark.slow)], ids=["narrow", "full"]
+)
+def test_alexnet_equals_torchvisions(units, tmp_path):
+    module = make_alexnet(units=units)
+    pretrained = load(module, tmp_path, **NO_DROPOUT)
+    options = NO_DROPOUT | {"hidden_units": units}
+    assert pretrained.network == create_model("alexnet_torchvision", **options)
+    check("alexnet", compare(module, pretrained, "torchvision", pixels=96))
+
+
+@pytest.mark.parametrize(
+    ("depth", "batch_norm"),
+    [
+        pytest.param(*v, marks=[] if v in [(11, False), (13, True)] else pytest.mark.slow)
+        for v in VGG
+    ],
+)
+def test_a_narrow_vgg_equals_torchvisions(depth, batch_norm, tmp_path):
+    _compare_vgg(depth, batch_norm, tmp_path, width=8, units=16, num_classes=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "batch_norm"), VGG)
+def test_a_vgg_equals_torchvisions(depth, batch_norm, tmp_path):
+    _compare_vgg(depth, batch_norm, tmp_path)
+
+
+def _compare_vgg(depth, batch_norm, folder, **options):
+    module = make_vgg(depth, batch_norm, **options)
+    pretrained = load(module, folder, **NO_DROPOUT)
+    name = f"vgg{depth}{'_bn' if batch_norm else ''}"
+    if options:
+        options["hidden_units"] = options.pop("units")
+    assert pretrained.network == create_model(name, **NO_DROPOUT, **options)
+    check(name, compare(module, pretrained, "torchvision", pixels=64, batch=4))
+
+
+@pytest.mark.parametrize("auxiliary", [True, False], ids=["auxiliary", "alone"])
+def test_googlenet_equals_torchvisions(auxiliary, tmp_path):
+    module = make_googlenet(aux_logits=auxiliary)
+    pretrained = load(module, tmp_path, **NO_DROPOUT_AT_ALL)
+    options = NO_DROPOUT_AT_ALL | {"auxiliary_heads": auxiliary}
+    assert pretrained.network == create_model("googlenet_bn", **options)
+    check("googlenet_bn", compare(module, pretrained, "torchvision", pixels=64))
+
+
+def test_transform_input_is_said_by_the_preprocessing(tmp_path):
+    """The published weights of GoogLeNet, known by their name, want another input."""
+    torch = library("torch")
+    module = make_googlenet(aux_logits=False, transform_input=True)
+    torch.save(module.state_dict(), tmp_path / "googlenet-1378be20.pth")
+    torch.save(module.state_dict(), tmp_path / "other.pth")
+    found = load_pretrained(tmp_path / "googlenet-1378be20.pth")
+    usual = load_pretrained(tmp_path / "other.pth").preprocessing
+    pixels = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
+
+    def normalised(preprocessing):
+        return (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+
+    theirs = torch.from_numpy(normalised(usual).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        logits = module.eval()(theirs).numpy()
+    assert difference(evaluate(found, normalised(found.preprocessing)), logits) < 1e-5
+    assert difference(evaluate(found, normalised(usual)), logits) > 1e-3
+
+
+def _on_paper(make, **options):
+    """Returns a network of torchvision's that takes no memory."""
+    with library("torch").device("meta"):
+        return make(**options).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "options"),
+    [
+        ("alexnet_torchvision", "alexnet", {}),
+        *((f"vgg{d}{'_bn' * bn}", f"vgg{d}{'_bn' * bn}", {}) for d, bn in VGG),
+        ("googlenet_bn", "googlenet", {"init_weights": False}),
+    ],
+)
+def test_names_and_shapes_are_torchvisions(name, theirs, options):
+    from resnet_jax.interop.beside import beside_shapes
+    from resnet_jax.interop.families import family_of, vocabulary
+    from resnet_jax.interop.form import network_shapes
+
+    network = create_model(name)
+    shapes = network_shapes(network, 3)
+    place = vocabulary(family_of(network), "torchvision").place
+    ours = {
+        there.name: there.shape_there(shape)
+        for our_name, shape in {**shapes, **beside_shapes(shapes)}.items()
+        if (there := place(network, our_name)) is not None
+    }
+    state = _on_paper(getattr(library("torchvision").models, theirs), **options)
+    assert ours == {key: tuple(value.shape) for key, value in state.items()}
+
+
+@pytest.mark.parametrize("kind", ["alexnet", "vgg", "vgg_bn", "googlenet", "googlenet_alone"])
+def test_round_trips_are_exact(kind, tmp_path):
+    """And torchvision's own network takes what is written, all names and shapes demanded."""
+    make = {
+        "alexnet": lambda: make_alexnet(units=8, num_classes=3),
+        "vgg": lambda: make_vgg(11, False, width=8, units=8, num_classes=3),
+        "vgg_bn": lambda: make_vgg(13, True, width=8, units=8, num_classes=3),
+        "googlenet": lambda: make_googlenet(num_classes=3),
+        "googlenet_alone": lambda: make_googlenet(num_classes=3, aux_logits=False),
+    }[kind]
+    module, tensors = make(), library("safetensors.torch")
+    first, second, third, fourth = (tmp_path / f"{i}.safetensors" for i in range(4))
+    tensors.save_file(module.state_dict(), first)
+    weights = read_weights(first)
+    assert weights.channels == load_pretrained(first).in_channels == 3
+    write_weights(weights, second, "resnet_jax")
+    again = read_weights(second)
+    assert again.network == weights.network
+    check_same(
+        {n: a.copy("C") for n, a in weights.arrays.items()},
+        {n: a.copy("C") for n, a in again.arrays.items()},
+    )
+    write_weights(again, third, "torchvision")
+    check_same(read_safetensors(first)[0], read_safetensors(third)[0])
+
+    variables = random_variables(weights.network)
+    save_pretrained(weights.network, variables, fourth, to="torchvision")
+    assert str(module.load_state_dict(tensors.load_file(fourth))) == (
+        "<All keys matched successfully>"
+    )
+    np.testing.assert_equal(load_pretrained(fourth).variables, variables)
+    assert load_pretrained(fourth, num_classes=7).network.num_classes == 7
