@@ -1,11 +1,11 @@
 """Whether a network learns 100 photos: `python benchmarks/overfit.py --config FILE:NAME --data F`.
 
 FILE:NAME is a file of `configs/` and a name of its own, as `train.py` takes them, and F has
-`train/<class>/*`. Images are normalised as the config says, and the rate is its first, unless
-another is given; dropout stays on. What differs: there are 100 photos, which are evaluated, too,
-small batches, whose images are one group of batch normalisation, no augmentation, no weight decay,
-and one rate for all steps. Printed are the loss and the error over all photos, as in evaluation,
-before the first step and after the last, and the time that the steps took.
+`train/<class>/*`. Images are normalised as the config says, and dropout stays on. What differs:
+there are 100 photos, which are evaluated, too; batches are small, each is one group of batch
+normalisation, and the rate is the config's first in proportion to them, unless another is given; it
+stays as it is; nothing is augmented or decayed. Printed are the loss and the error over all photos,
+as in evaluation, before the first step and after the last, and the time that the steps took.
 """
 
 import argparse
@@ -29,17 +29,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=300, help="after which no step begins")
     parser.add_argument("--batch_size", type=int, default=10)
-    parser.add_argument("--learning_rate", type=float, help="by default the config's first")
+    parser.add_argument("--learning_rate", type=float, help="by default in proportion to the batch")
     parser.add_argument("--size", type=int, help="pixels; by default the config's")
     given = parser.parse_args()
 
     file, _, name = given.config.partition(":")
-    config = runpy.run_path(file)["get_config"](name)
+    config = runpy.run_path(file)["get_config"](*[name] * bool(name))
     on_photos(config, given.data, given.size or config.data.image_size)
+    rate = config.schedule.learning_rate * given.batch_size / config.batch_size
+    rate = rate if given.learning_rate is None else given.learning_rate
     config.batch_size = config.eval_batch_size = given.batch_size
-    config.total_steps = given.steps
-    if given.learning_rate is not None:
-        config.schedule.learning_rate = given.learning_rate
+    config.total_steps, config.schedule.learning_rate = given.steps, rate
 
     run = Run.from_config(config)
     statistics = run.measure_statistics()
@@ -54,10 +54,10 @@ def main() -> None:
         if seconds > given.seconds:
             break
     after = evaluate(state.variables)
-    size, rate = config.data.image_size, config.schedule.learning_rate
+    height, width, _ = run.train_images.image_shape
     print(
-        f"{name}: {before.examples} photos of {size}x{size} pixels, {len(losses)} steps of "
-        f"{given.batch_size} at {rate} in {seconds:.0f} s on {jax.devices()}; loss "
+        f"{config.model.name}: {before.examples} photos of {height}x{width}, {len(losses)} steps "
+        f"of {given.batch_size} at {rate:.2g} in {seconds:.0f} s on {jax.devices()}; loss "
         f"{before.loss:.3f} (chance {math.log(len(run.train_images.class_names)):.3f}) -> "
         f"{after.loss:.3f}, error {before.top1_error:.0f}% -> {after.top1_error:.0f}%; minimised "
         f"{losses[0]:.3f} -> {np.mean(losses[-10:]):.3f} (the last ten)"
@@ -69,12 +69,12 @@ def on_photos(config: ConfigDict, folder: str, size: int) -> None:
     data = config.data
     data.source, data.path = "folder", folder
     data.train_split = data.eval_split = PHOTOS
-    data.eval_resize = round(data.eval_resize * size / data.image_size)
+    data.eval_resize = round((data.eval_resize or data.image_size) * size / data.image_size)
     data.image_size = size
     data.augment, data.color, data.in_memory = "none", "none", True
     config.model.bn_group_size = None
     config.optimizer.weight_decay = 0.0
-    config.schedule.name = "constant"
+    config.schedule.name, config.schedule.warmup_steps = "constant", 0
 
 
 if __name__ == "__main__":
