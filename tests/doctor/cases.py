@@ -1,0 +1,54 @@
+"""Runs and findings to judge."""
+
+import dataclasses
+
+from resnet_jax.doctor import Case, Findings, Reading, Step
+
+CASE = Case(
+    title="resnet50 on 1,281,167 images of imagenet2012, train",
+    machine="8 x TPU v4 (pmap); 96 cores",
+    versions="Python 3.12.1, jax 0.12.0",
+    examples=1_281_167,
+    batch_size=256,
+    image_shape=(224, 224, 3),
+    dtype="float32",
+    in_memory=False,
+    crops=True,
+    prepared=False,
+    data_flags="--source folder --path /data",
+    shorter_side=480,
+    remote=False,
+    cores=4,
+    workers=2,
+    prefetch=2,
+    shares_cores=False,
+    host_memory=64 * 10**9,
+)
+
+FINDINGS = Findings(
+    reading=Reading(images_per_second=5000, bytes_per_image=110_000, seconds=4e-4),
+    decoding={1: 400, 2: 750, 4: 1480},
+    batches=700,
+    transfer=20_000,
+    bytes_per_image=150_540,
+    step=Step(
+        images_per_second=2500,
+        compile_seconds=31.4,
+        bytes_per_device=6 * 10**9,
+        bytes_of_device=32 * 10**9,
+    ),
+    together=690,
+)
+
+
+def case(**changes):
+    return dataclasses.replace(CASE, **changes)
+
+
+def findings(*, reading=5000.0, seconds=4e-4, step=2500.0, **changes):
+    return dataclasses.replace(
+        FINDINGS,
+        reading=dataclasses.replace(FINDINGS.reading, images_per_second=reading, seconds=seconds),
+        step=dataclasses.replace(FINDINGS.step, images_per_second=step),
+        **changes,
+    )
