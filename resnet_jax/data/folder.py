@@ -7,10 +7,10 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.data.listing import SUFFIXES, folders_in, list_images
+from resnet_jax.data.ranged import RangedReader
 from resnet_jax.data.source import Example
 from resnet_jax.data.splits import Splits
 from resnet_jax.errors import InputError
-from resnet_jax.files import is_local
 
 _LAYOUT = f"the images have to be <split>/<class>/* in it, as {', '.join(SUFFIXES)}"
 
@@ -46,6 +46,7 @@ class FolderSplit:
         self._labels = np.array([numbers[f.split("/", 1)[0]] for f in files], np.int32)
         self._files = files
         self._root = root
+        self._reader = RangedReader()
         self._split = split
 
     def __len__(self) -> int:
@@ -54,11 +55,7 @@ class FolderSplit:
     def __getitem__(self, index: int, /) -> Example:
         key = f"{self._split}/{self._files[index]}"
         try:
-            if is_local(self._root):
-                with open(os.path.join(self._root, key), "rb") as file:
-                    image = file.read()
-            else:
-                image = (self._root / key).read_bytes()
+            image = self._reader.read_whole(os.path.join(self._root, key))
         except OSError as error:
             raise InputError(f"image {key} of {self._root} cannot be read: {error}") from error
         return Example(image, int(self._labels[index]), key)

@@ -1,4 +1,4 @@
-"""Parts of files by position, local or in an object store, read by several threads."""
+"""Files and parts of them, local or in an object store, read by several threads."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ def most_open_files() -> int:
 
 
 class RangedReader:
-    """Reads parts of files. The local ones that were used last stay open."""
+    """Reads files. The local ones of which parts were read last stay open."""
 
     def __init__(self, most_open: int | None = None) -> None:
         """Opens nothing yet.
@@ -46,6 +46,23 @@ class RangedReader:
         with path.open("rb") as file:
             file.seek(start)
             return file.read(stop - start)
+
+    def read_whole(self, path: epath.PathLike) -> bytes:
+        """Returns the bytes of a file, which does not stay open.
+
+        Raises:
+          OSError: The file cannot be read.
+        """
+        name = os.fspath(path)
+        if is_local(path):
+            with open(name, "rb") as file:
+                return file.read()
+        store = self._store(name)
+        if store is not None:  # opening it would be a request of its own
+            content = store.cat_file(name)
+            assert isinstance(content, bytes)
+            return content
+        return epath.Path(name).read_bytes()
 
     def _store(self, name: str) -> AbstractFileSystem | None:
         """Returns the store of a file, None where only TensorFlow can read from it."""

@@ -11,6 +11,7 @@ from resnet_jax import InputError
 from resnet_jax.data import ranged, records
 from resnet_jax.data.ranged import RangedReader
 from resnet_jax.data.records import ArrayRecords, TFRecords
+from tests.data.storage_server import storage_server
 from tests.data.tfrecord_reference import write_tfrecord
 
 COUNTS = [5, 0, 7, 1]
@@ -147,8 +148,25 @@ def test_ranges_of_an_object_store(object_store, monkeypatch):
     with pytest.raises(OSError, match="none"):
         RangedReader().read(object_store / "none", 0, 1)
 
+    assert RangedReader().read_whole(path) == bytes(range(100))
+
     def no_store(_):
         raise ImportError
 
     monkeypatch.setattr(ranged, "url_to_fs", no_store)
     assert RangedReader().read(path, 10, 13) == b"\n\x0b\x0c"
+    assert RangedReader().read_whole(path) == bytes(range(100))
+
+
+def test_array_record_of_a_store_over_the_network(tmp_path, monkeypatch):
+    files = write(tmp_path, "array_record")
+    with storage_server(tmp_path) as address:
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        remote = ArrayRecords([epath.Path(f"gs://bucket/{file.name}") for file in files], COUNTS)
+        expected = [item for items in contents() for item in items]
+        order = np.random.default_rng(1).permutation(13).tolist()
+        assert [remote[i] for i in order] == [expected[i] for i in order]
+        gone = ArrayRecords([epath.Path("gs://bucket/gone")], [1])
+        with pytest.raises(InputError, match="gs://bucket/gone cannot be read: "):
+            gone[0]
