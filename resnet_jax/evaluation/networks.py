@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
+from etils import epath
+
 from resnet_jax import config as configs
 from resnet_jax import parallel
 from resnet_jax.data import Source, load_source
@@ -56,8 +58,7 @@ def evaluate_networks(networks: Sequence[Network], **options: Unpack[Options]) -
     protocol = options.get("protocol") or Protocol()
     replicas = Replicas(options.get("mapping") or config.parallel)
     predictions, per_class = options.get("predictions"), options.get("per_class")
-    if per_class is not None:
-        check_per_class(per_class)
+    _check_files(predictions, per_class)
     source = load_source(config.data.source, split, name=config.data.name, path=config.data.path)
     shown = []
     for network in networks:
@@ -95,6 +96,15 @@ def evaluate_networks(networks: Sequence[Network], **options: Unpack[Options]) -
         if per_class is not None:
             write_per_class(per_class, seen.outcomes, class_names)
     return Found(split, seen.outcomes.errors(), protocols)
+
+
+def _check_files(predictions: epath.PathLike | None, per_class: epath.PathLike | None) -> None:
+    """Refuses before the work what could not be written after it."""
+    if per_class is not None:
+        check_per_class(per_class)
+    for path in (predictions, per_class):
+        if path is not None and epath.Path(path).is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
 
 
 def _check(network: Network, first: Network, source: Source) -> None:

@@ -77,8 +77,8 @@ def _of_class(outcomes: Outcomes, label: int, class_names: Sequence[str]) -> Cla
     return ClassErrors(
         class_names[label],
         len(here),
-        top1_error=100 * float(wrong.mean()),
-        top5_error=100 * float(outcomes.top5_wrong()[here].mean()),
+        top1_error=round(100 * float(wrong.mean()), 4),
+        top5_error=round(100 * float(outcomes.top5_wrong()[here].mean()), 4),
         confused_with=class_names[other] if wrong.any() else None,
         confused=int(counts[other]),
     )

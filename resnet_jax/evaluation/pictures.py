@@ -105,7 +105,7 @@ class Pictures:
             example = self._source[self._examples[number]]
             colours = np.empty((*pixels.shape[1:3], 3), np.uint8)
             out = pixels[row] if pixels.shape[3] == 3 else colours
-            grey = decode_crop(example, lambda h, w: view(h, w).box, out, interpolation)
+            grey = decode_crop(example, lambda h, w: view(h, w).box, out, interpolation, exact=True)
             if out is colours:
                 if not grey:
                     raise InputError(

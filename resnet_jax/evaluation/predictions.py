@@ -34,7 +34,7 @@ def write_predictions(
             "key": key,
             "label": class_names[label],
             "top5": [class_names[number] for number in best],
-            "probabilities": probabilities,
+            "probabilities": [float(f"{p:.6g}") for p in probabilities],
         }
         lines.append(f"{json.dumps(line)}\n")
     write_atomically(path, "".join(lines).encode())

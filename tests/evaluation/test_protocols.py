@@ -11,6 +11,7 @@ from resnet_jax import InputError, create_model, features
 from resnet_jax.config import base_config
 from resnet_jax.evaluation import Network, Preparation, Protocol, see
 from resnet_jax.parallel import Replicas
+from tests.data.pictures import photo
 from tests.evaluation.plain import (
     Pictures,
     Plain,
@@ -89,6 +90,27 @@ def compare(seen, expected, labels=PICTURES.labels):
 def test_scores_are_those_of_the_protocol_written_out(protocol, views_of):
     one = network()
     compare(found_by([one], protocol), written_out(one, views_of))
+
+
+def test_ten_crops_of_images_that_need_no_resizing():
+    """They are slices, and nothing of them is left to rounding."""
+    one = network()
+    source = Pictures()
+    source.pixels = [
+        photo(*size, seed=seed) for seed, size in enumerate([(40, 57), (40, 40), (91, 40)])
+    ]
+    source.labels = [0, 4, 6]
+    expected = []
+    plain = Plain(one.model, one.variables, one.statistics)
+    for pixels in source.pixels:
+        top, left = (round((side - 32) / 2) for side in pixels.shape[:2])
+        crops = [
+            pixels[top : top + 32, left : left + 32],
+            *(pixels[:32, :32], pixels[:32, -32:], pixels[-32:, :32], pixels[-32:, -32:]),
+        ]
+        expected.append(plain.probabilities(crops, mirrored=True))
+    seen = found_by([one], Protocol("ten_crop"), source=source)
+    compare(seen, np.stack(expected), labels=source.labels)
 
 
 def test_an_ensemble_averages_probabilities_of_networks_with_views_of_their_own():
