@@ -4,7 +4,7 @@
 
 Names: resnet20, 32, 44, 56, 110, 1202 and plain20, 32, 44, 56, 110.
 
-Data: CIFAR-10 as tfds has it. Prepare it once with
+Data: CIFAR-10 as tfds has it, as ArrayRecord or TFRecord. Where it is not yet, prepare it with
 `tfds build cifar10 --file_format=array_record`; or take a folder `root/{train,test}/<class>/*` with
 `--config.data.source=folder --config.data.path=root`. The paper chose the schedule on 45,000 images
 against 5,000: `--config.data.train_split='train[:45000]' --config.data.eval_split='train[45000:]'`.

@@ -6,10 +6,11 @@ Names: resnet18, 34, 50, 101, 152 (shortcut B, as in tables 3 and 4); resnet18_A
 (tables 2 and 3); plain18, plain34; `_v1_5` after a depth for the form of torchvision and others;
 resnet50_large_batch, which is v1.5 after Goyal et al. (arXiv 1706.02677).
 
-Data: ImageNet 2012 as tfds has it. Prepare it once with
+Data: ImageNet 2012 as tfds has it, as ArrayRecord or TFRecord. Where it is not yet, prepare it with
 `tfds build imagenet2012 --file_format=array_record` (its own page says which archives it wants); or
 take a folder `root/{train,validation}/<class>/*` with
-`--config.data.source=folder --config.data.path=root`.
+`--config.data.source=folder --config.data.path=root`. `python -m resnet_jax.data.prepare` makes a
+smaller copy of either (`--shorter_side 480` is the largest that the paper's crops are taken of).
 
 Expected (10-crop validation error in percent, top-1): plain18 27.94, plain34 28.54, resnet18_A
 27.88, resnet34_A 25.03, _B 24.52, _C 24.19, resnet50 22.85, 101 21.75, 152 21.43. With a single

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from resnet_jax import InputError
 from resnet_jax.data import folder_splits, load_source
 from resnet_jax.data.prepare import Settings, prepare, verify
+from resnet_jax.data.prepare import plan as plan_module
 from resnet_jax.data.prepare import run as run_module
 from resnet_jax.data.source import Example
 from tests.data.pictures import encode, photo, write_folder
@@ -229,6 +230,27 @@ def test_other_settings_are_refused(tmp_path, finished):
         f"{tmp_path}/photos/1.0.0 was {'prepared' if finished else 'begun'} with settings.quality "
         "90 and not 80; take another place or version, or delete it"
     )
+
+
+def test_other_classes_are_refused_in_one_line(tmp_path):
+    class Many(Pictures):
+        class_names = tuple(f"class {number}" for number in range(1000))
+
+    prepare({"train": Pictures(3)}, tmp_path, "photos")
+    with pytest.raises(InputError) as error:
+        prepare({"train": Many(3)}, tmp_path, "photos")
+    assert "was prepared with class_names ['a', 'b'] and not ['class 0'," in str(error.value)
+    assert len(str(error.value)) < len(str(tmp_path)) + 250
+
+
+def test_another_encoder_matters_only_to_what_is_not_finished(tmp_path, monkeypatch):
+    sources = {"train": Pictures(18)}
+    place = prepare(sources, tmp_path / "one", "photos", settings=SETTINGS)
+    interrupted(sources, tmp_path / "other", 13, settings=SETTINGS, workers=1)
+    monkeypatch.setattr(plan_module.Image, "__version__", "99.0")
+    assert prepare(sources, tmp_path / "one", "photos", settings=SETTINGS) == place
+    with pytest.raises(InputError, match=r"was begun with encoder 'Pillow .* and not 'Pillow 99"):
+        prepare(sources, tmp_path / "other", "photos", settings=SETTINGS)
 
 
 def test_a_bad_image_is_refused(tmp_path):

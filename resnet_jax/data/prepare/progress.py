@@ -163,9 +163,14 @@ def refuse_difference(
     for key in [*now, *before]:
         if before.get(key) != now.get(key):
             raise InputError(
-                f"{folder} was {how} with {key} {before.get(key)!r} and not {now.get(key)!r}; "
-                "take another place or version, or delete it"
+                f"{folder} was {how} with {key} {_short(before.get(key))} and not "
+                f"{_short(now.get(key))}; take another place or version, or delete it"
             )
+
+
+def _short(value: object, most: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _flat(plan: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -76,7 +76,11 @@ def prepare(
     with only_writer(folder):
         if (folder / LAST).exists():
             there = read_manifest(folder)["plan"]
-            refuse_difference(folder, "prepared", there, dataclasses.asdict(plan))
+            here = {
+                **dataclasses.asdict(plan),
+                "encoder": there["encoder"],
+            }  # there is no more to do
+            refuse_difference(folder, "prepared", there, here)
             forget(folder)
             return folder
         progress = Progress(folder, plan)
