@@ -86,8 +86,7 @@ def precise_batch_stats(
     Raises:
       InputError: The network has no batch normalisation, or the images do not make a group.
     """
-    old = variables.get("batch_stats", {})
-    if not old:
+    if not variables.get("batch_stats") or not hasattr(model, "bn_momentum"):
         raise InputError(
             f"{type(model).__name__} has no batch normalisation, and so no statistics to average"
         )
