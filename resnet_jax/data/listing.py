@@ -11,6 +11,7 @@ from typing import NamedTuple
 from etils import epath
 
 from resnet_jax.data import kept
+from resnet_jax.data.ranged import object_store
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local
 
@@ -42,6 +43,10 @@ def folders_in(folder: epath.Path) -> tuple[str, ...]:
     if is_local(folder):
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
+    elif (store := object_store(folder)) is not None:
+        found = store.ls(os.fspath(folder), detail=True)
+        folders = [one["name"] for one in found if one["type"] == "directory"]
+        names = [os.path.basename(name.rstrip("/")) for name in folders]
     else:
         paths = list(folder.iterdir())
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="listing") as pool:

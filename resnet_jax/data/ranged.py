@@ -17,6 +17,17 @@ def most_open_files() -> int:
     return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
 
 
+def object_store(path: epath.PathLike) -> AbstractFileSystem | None:
+    """Returns the store in which a path is, None where only TensorFlow has access to it.
+
+    `epath` asks a store more often than is necessary, and for more of a file than is wanted.
+    """
+    try:
+        return url_to_fs(os.fspath(path))[0]
+    except ImportError:
+        return None
+
+
 class RangedReader:
     """Reads files. The local ones of which parts were read last stay open."""
 
@@ -65,13 +76,9 @@ class RangedReader:
         return epath.Path(name).read_bytes()
 
     def _store(self, name: str) -> AbstractFileSystem | None:
-        """Returns the store of a file, None where only TensorFlow can read from it."""
         scheme = name.split("://", 1)[0]
         if scheme not in self._stores:
-            try:
-                self._stores[scheme] = url_to_fs(name)[0]
-            except ImportError:
-                self._stores[scheme] = None
+            self._stores[scheme] = object_store(name)
         return self._stores[scheme]
 
 

@@ -366,6 +366,13 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     assert [path.name for path in place.iterdir()] == ["thesis.tex"]
 
 
+def test_a_place_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as error:
+        prepare({"train": Pictures(3)}, tmp_path / "file", "photos")
+    assert str(error.value).startswith(f"{tmp_path}/file/photos/1.0.0 cannot be made: ")
+
+
 def test_two_processes_do_not_prepare_the_same(tmp_path):
     class Nested(Pictures):
         def __getitem__(self, index, /):

@@ -112,6 +112,19 @@ def test_the_program(root, tmp_path):
 
     done = program("--source", "folder", "--path", root, "--out", tmp_path / "out")
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000)); "
+    small += "import runpy; runpy.run_module('resnet_jax.data.prepare', run_name='__main__')"
+    arguments = ["--source", "folder", "--path", root, "--out", tmp_path / "full"]
+    arguments += ["--format", "tfrecord"]
+    full = subprocess.run(
+        [sys.executable, "-c", small, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 1, full.stderr
+    assert full.stderr.splitlines()[-1].endswith("File too large; the same command goes on")
     wrong = program("--out", tmp_path / "out", "--as", "nothing", "--verify")
     assert wrong.returncode == 2
     assert wrong.stderr == (

@@ -4,7 +4,7 @@ The images of a folder, or of whatever else can be trained on, become a data set
 tensorflow_datasets in `DIR/NAME/VERSION`, in a few large files with random access, on request
 shrunk (`--shorter_side 256`). `--config.data.source=tfds --config.data.path=DIR
 --config.data.name=NAME` trains on it. Killed at any moment, the same command goes on. Exit status:
-0 done, 2 wrong input, 130 interrupted.
+0 done, 2 wrong input, 130 interrupted, 1 anything else.
 """
 
 import argparse
@@ -127,6 +127,9 @@ if __name__ == "__main__":
     except InputError as error:
         print(f"resnet_jax.data.prepare: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # such as a full disk
+        print(f"resnet_jax.data.prepare: {error}; the same command goes on", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("resnet_jax.data.prepare: stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)

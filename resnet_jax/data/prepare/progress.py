@@ -46,9 +46,12 @@ def only_writer(folder: epath.Path) -> Iterator[None]:
     """Makes a folder, and sees to it that no other process writes to it at the same time.
 
     Raises:
-      InputError: One does.
+      InputError: One does, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error}") from error
     if not is_local(folder):
         yield
         return
