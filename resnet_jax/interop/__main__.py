@@ -16,6 +16,7 @@ from resnet_jax.interop.read import read_weights
 from resnet_jax.interop.write import write_weights
 
 _DIALECTS = get_args(DialectName)
+_DESTINATION = "NAME.safetensors, NAME.h5 (Keras), NAME.caffemodel, or a folder to be made"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _Parser(prog="python -m resnet_jax.interop", description=__doc__)
     parser.add_argument("source", help="file, folder, owner/name of the hub, or workdir of a run")
-    parser.add_argument("destination", help="NAME.safetensors, or a folder to be made")
+    parser.add_argument("destination", help=_DESTINATION)
     parser.add_argument("--to", choices=_DIALECTS, required=True, help="names of the destination")
     parser.add_argument("--from", choices=_DIALECTS, dest="dialect", help="names of the source")
     parser.add_argument("--step", type=int, help="of a run: step of the checkpoint, or the newest")

@@ -106,7 +106,7 @@ class _Reader:
     def _array(self, path: str, dataset: Any) -> np.ndarray:
         if dataset.is_virtual or dataset.external:
             raise InputError(f"{path} is in another file; nothing of it was read")
-        if dataset.dtype.kind not in "fiub" or dataset.shape is None:
+        if dataset.dtype.kind not in "fiub" or not dataset.size:
             raise InputError(f"{path} is of type {dataset.dtype} and no array of numbers")
         # Filters would have fewer bytes than numbers; so has an array of which nothing is written.
         if dataset.chunks is not None or dataset.id.get_storage_size() != dataset.nbytes:

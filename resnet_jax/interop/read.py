@@ -78,10 +78,11 @@ def _weights(
     entry = read_entry(found.metadata)
     family, dialect = recognise(shapes, dialect or _timm(found), said_module(entry))
     speech = vocabulary(family, dialect)
-    fields = {**speech.form, **speech.fields(shapes), **said_fields(entry, family)}
+    said = said_fields(entry, family)
+    if sum(said.get("stage_sizes", ())) > len(arrays):
+        raise InputError(f"it says of its network {said['stage_sizes']}, and has fewer arrays")
+    fields = {**speech.form, **speech.fields(shapes), **said}
     fields |= {**said_by_config(found.config, dialect), **options}
-    if sum(fields.get("stage_sizes", ())) > len(arrays):
-        raise InputError(f"it says of its network {fields['stage_sizes']}, with fewer arrays")
     try:
         network = family.module(**fields)
     except TypeError as error:

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from resnet_jax import InputError
@@ -24,15 +25,24 @@ def source(tmp_path):
 
 
 def test_converts_between_any_two(tmp_path, source):
+    pytest.importorskip("h5py")
     expected = load_pretrained(source)
-    places = {"huggingface": "folder", "resnet_jax": "a.safetensors", "timm": "b.safetensors"}
+    places = {
+        "huggingface": "folder",
+        "keras": "a.h5",
+        "resnet_jax": "a.safetensors",
+        "caffe": "a.caffemodel",
+        "timm": "b.safetensors",
+    }
     for dialect, place in places.items():
         destination = str(tmp_path / place)
-        main([source, destination, "--to", dialect])
+        flags = ["--force"] if dialect in ("keras", "caffe") else []  # they have it as v1 alone
+        main([source, destination, "--to", dialect, *flags])
         source = destination
         found = load_pretrained(destination)
         assert found.network == expected.network
         assert found.preprocessing == expected.preprocessing
+        np.testing.assert_equal(found.variables, expected.variables)
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
         "config.json",
         "model.safetensors",
