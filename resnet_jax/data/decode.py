@@ -1,5 +1,6 @@
 """From an image file to the pixels of a crop."""
 
+import functools
 import io
 import math
 from collections.abc import Callable
@@ -74,8 +75,13 @@ def decode_crop(
         if isinstance(example.image, bytes):
             found = _decode_jpeg(example.image, plan)
         pixels, box = _decode(example, plan) if found is None else found
-        resampled = pixels.resize(out.shape[1::-1], _FILTERS[interpolation], box)
-        out[:] = np.atleast_3d(np.asarray(resampled))
+        if isinstance(pixels, Image.Image):
+            _resample(pixels, box, out, interpolation)
+            return pixels.mode == "L"
+        resample = _compiled_resample()
+        assert resample is not None
+        resample(pixels.view(np.uint32)[..., 0], *box, _SUPPORT[interpolation], out)
+        return False
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -83,7 +89,6 @@ def decode_crop(
         raise InputError(f"image {example.key} cannot be decoded: it is no {known}") from error
     except Exception as error:  # a broken file can raise anything in Pillow
         raise InputError(f"image {example.key} cannot be decoded: {error}") from error
-    return pixels.mode == "L"
 
 
 class _Plan:
@@ -146,16 +151,48 @@ def _reduction(box: Box, shape: tuple[int, ...]) -> int:
     return next(factor for factor in (8, 4, 2, 1) if factor == 1 or spare >= 2 * factor)
 
 
-def _decode_jpeg(file: bytes, plan: _Plan) -> tuple[Image.Image, Box] | None:
+@functools.cache
+def _compiled_resample() -> Callable[..., None] | None:
+    try:
+        from resnet_jax.data.resample import resample
+    except (ImportError, RuntimeError):  # no numba; or it has no place for what it compiles
+        return None
+    return resample
+
+
+def _resample(
+    image: Image.Image,
+    box: Box,
+    out: UInt8[np.ndarray, "height width 3"],
+    interpolation: Interpolation,
+) -> None:
+    """Writes a box of an image, by Pillow.
+
+    One axis after the other: which Pillow takes first differs between its versions, and with it
+    the rounding.
+    """
+    height, width, _ = out.shape
+    kind = _FILTERS[interpolation]
+    rows = image.resize((width, image.height), kind, (box.left, 0, box.right, image.height))
+    both = rows.resize((width, height), kind, (0, box.upper, width, box.lower))
+    out[:] = np.atleast_3d(np.asarray(both))
+
+
+def _decode_jpeg(
+    file: bytes, plan: _Plan
+) -> tuple[Image.Image | UInt8[np.ndarray, "height width 4"], Box] | None:
     """Returns what is needed of a JPEG; None where Pillow has to judge."""
     decoder = jpeg_decoder()
     header = None if decoder is None else decoder.header(file)
     if decoder is None or header is None:
         return None
     factor, region, box = plan(header.height, header.width, reducible=True)
-    pixels = decoder.decode(file, header, factor, region)
+    padded = not header.grey and _compiled_resample() is not None
+    pixels = decoder.decode(file, header, factor, region, padded=padded)
     if pixels is None:
         return None
+    if padded:
+        return pixels, box
     return Image.fromarray(pixels[..., 0] if header.grey else pixels), box
 
 

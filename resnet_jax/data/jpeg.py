@@ -27,7 +27,7 @@ _STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLOURS, _LOSSLESS
     8,
     15,
 )
-_AS_RGB, _AS_GREY = 0, 6
+_AS_RGB, _AS_RGBX, _AS_GREY = 0, 2, 6
 _RGB, _YCBCR, _GREY = 0, 1, 2
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 """Pixels of the blocks that are decoded as one, by the kind of subsampling."""
@@ -102,7 +102,7 @@ class JpegDecoder:
         return Header(self._get(_WIDTH), self._get(_HEIGHT), colours == _GREY, block)
 
     def decode(
-        self, file: bytes, header: Header, factor: int, region: Region
+        self, file: bytes, header: Header, factor: int, region: Region, *, padded: bool = False
     ) -> UInt8[np.ndarray, "height width channels"] | None:
         """Returns a part of the image; None where Pillow has to judge, because there is damage.
 
@@ -111,6 +111,7 @@ class JpegDecoder:
           header: What `header` has just returned for it.
           factor: By how much the image is reduced: 1, 2, 4 or 8.
           region: Which part of the reduced image.
+          padded: Whether a pixel of three channels has a fourth one, of anything.
         """
         # The colours of the outermost blocks lack their neighbours: one more on each side.
         block = header.block // factor
@@ -118,7 +119,11 @@ class JpegDecoder:
         left = max(0, region.left // block - 1) * block
         right = min(width, (-(-region.right // block) + 1) * block)
         height = region.lower - region.upper
-        out = np.empty((height, right - left, 1 if header.grey else 3), np.uint8)
+        if header.grey:
+            kind, channels = _AS_GREY, 1
+        else:
+            kind, channels = (_AS_RGBX, 4) if padded else (_AS_RGB, 3)
+        out = np.empty((height, right - left, channels), np.uint8)
         library, handle = self._library, self._handle
         wanted = _Region(left, region.upper, right - left, height)
         if (
@@ -130,7 +135,7 @@ class JpegDecoder:
                 len(file),
                 out.ctypes.data,
                 out.strides[0],
-                _AS_GREY if header.grey else _AS_RGB,
+                kind,
             )
         ):
             return None
