@@ -97,6 +97,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _end(error: Exception | str, status: int = EXIT_INPUT) -> NoReturn:
-    name = pathlib.Path(sys.argv[0]).name
+    path = pathlib.Path(sys.argv[0])
+    name = path.parent.name if path.name == "__main__.py" else path.name  # of `python -m`
     print(f"{name}: {error}", file=sys.stderr)
     sys.exit(status)

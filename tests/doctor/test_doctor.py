@@ -54,6 +54,7 @@ def test_says_what_limits_and_writes_nothing(tmp_path):
 def test_wrong_input_gets_one_sentence(tmp_path, arguments, message):
     ended = doctor(*arguments, cwd=tmp_path)
     assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("doctor: ")
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""
