@@ -1,0 +1,84 @@
+"""Whole runs on folders of which some images are damaged."""
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_jax import InputError
+from resnet_jax.data import read_ledger
+from resnet_jax.training import train
+from tests.data.pictures import write_folder
+from tests.tiny import tiny_config
+
+CLASSES = ("ant", "bee")
+
+
+def damage(root, split, count):
+    """Truncates some images of a split; returns their keys."""
+    files = sorted((root / split).glob("*/*.jpg"))[:count]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-20])
+    return {file.relative_to(root).as_posix() for file in files}
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "data"
+    write_folder(folder, {"train": dict.fromkeys(CLASSES, 30), "val": dict.fromkeys(CLASSES, 4)})
+    return folder
+
+
+def config_of(root, **overrides):
+    return tiny_config(
+        **{
+            "data.source": "folder",
+            "data.path": str(root),
+            "data.eval_split": "val",
+            "data.in_memory": False,
+            "data.augment": "inception_crop",
+            "data.mean": "none",
+            "data.std": "none",
+            "total_steps": 12,
+            "data.max_bad_share": 0.5,
+            **overrides,
+        }
+    )
+
+
+def test_a_run_notes_what_it_cannot_read_and_goes_on_the_same(root, tmp_path):
+    damaged = damage(root, "train", 4)
+    whole = jax.device_get(train(config_of(root), tmp_path / "whole"))
+    ledger = read_ledger(tmp_path / "whole" / "bad_records" / "0.jsonl")
+    assert {entry["key"] for entry in ledger} == damaged
+    assert len(ledger) == 4
+
+    train(config_of(root, total_steps=6), tmp_path / "parts")
+    again = jax.device_get(train(config_of(root, **{"data.workers": 1}), tmp_path / "parts"))
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(read_ledger(tmp_path / "parts" / "bad_records" / "0.jsonl")) == 4
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_what_is_measured_first_is_noted_too(root, tmp_path, in_memory):
+    damaged = damage(root, "train", 3)
+    options = {"data.mean": "pixel", "data.in_memory": in_memory, "data.augment": "none"}
+    train(config_of(root, total_steps=1, **options), tmp_path / "run")
+    ledger = read_ledger(tmp_path / "run" / "bad_records" / "0.jsonl")
+    assert {entry["key"] for entry in ledger} == damaged
+
+
+def test_too_many_stop_a_run(root, tmp_path):
+    damage(root, "train", 20)
+    with pytest.raises(InputError) as error:
+        train(config_of(root, **{"data.max_bad_share": 0.01}), tmp_path / "run")
+    ledger = tmp_path / "run" / "bad_records" / "0.jsonl"
+    assert "examples of train could not be read" in str(error.value)
+    assert f"{ledger} lists them" in str(error.value)
+    assert read_ledger(ledger)
+
+
+def test_an_evaluation_is_of_all_or_none(root, tmp_path):
+    (damaged,) = damage(root, "val", 1)
+    with pytest.raises(InputError, match=rf"^image {damaged} cannot be decoded: "):
+        train(config_of(root), tmp_path / "run")
