@@ -6,7 +6,7 @@ Keras writes none of it, and all of it is refused before anything is read.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -48,11 +48,15 @@ def h5py() -> ModuleType:
     return h5py
 
 
-def read_hdf5(content: bytes) -> Contents:
+def read_hdf5(content: bytes, texts: Collection[str]) -> Contents:
     """Returns the arrays and texts of a file.
+
+    HDF5's own library believes what a text of variable length says of itself, up to 4 GiB, until it
+    looks; no other claim of a file makes it allocate more than the file has.
 
     Args:
       content: The file.
+      texts: Names of the attributes that are looked for.
 
     Raises:
       InputError: It is damaged, or makes use of what arrays do not need; the package `h5py` is not
@@ -61,7 +65,7 @@ def read_hdf5(content: bytes) -> Contents:
     library = h5py()
     try:
         with library.File(io.BytesIO(content), "r") as file:
-            return _Reader(library, len(content)).contents(file)
+            return _Reader(library, len(content), texts).contents(file)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -72,8 +76,9 @@ def read_hdf5(content: bytes) -> Contents:
 class _Reader:
     """Walks through one file."""
 
-    def __init__(self, library: ModuleType, size: int) -> None:
+    def __init__(self, library: ModuleType, size: int, texts: Collection[str]) -> None:
         self._h5 = library
+        self._wanted = texts
         self._spare = size  # bytes that arrays may still have
         self._objects = 0
 
@@ -122,8 +127,10 @@ class _Reader:
 
     def _texts(self, path: str, group: Any) -> dict[tuple[str, str], str]:
         found = {}
-        for name in group.attrs:
+        for name in filter(group.attrs.__contains__, self._wanted):
             attribute = group.attrs.get_id(name)
+            if attribute.dtype.itemsize > _LONGEST_TEXT:
+                raise InputError(f"its {name} is longer than any network's")
             if attribute.shape == () and self._h5.check_string_dtype(attribute.dtype) is not None:
                 text = group.attrs[name]
                 text = text.decode() if isinstance(text, bytes) else str(text)

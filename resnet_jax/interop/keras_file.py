@@ -23,6 +23,7 @@ WEIGHTS = "model.weights.h5"
 """Member of a `.keras` archive with the arrays."""
 
 _CONFIG = "config.json"
+_TEXTS = ("name", "model_config", ENTRY)
 _MOST_CONFIG = 2**24
 _NUMBERED = {
     4: ("gamma", "beta", "moving_mean", "moving_variance"),
@@ -63,7 +64,7 @@ def read_keras(path: epath.PathLike) -> KerasModel:
     try:
         if content.startswith(b"PK"):
             return _of_archive(content)
-        contents = read_hdf5(content)
+        contents = read_hdf5(content, _TEXTS)
         config = contents.texts.get(("", "model_config"))
         entry = contents.texts.get(("", ENTRY))
         metadata = {} if entry is None else {ENTRY: entry}
@@ -127,7 +128,7 @@ def _of_archive(content: bytes) -> KerasModel:
         raise
     except Exception as error:  # a damaged archive can raise anything in zipfile
         raise InputError(f"its archive is damaged ({error})") from error
-    return KerasModel(_by_layer(read_hdf5(weights)), config, {})
+    return KerasModel(_by_layer(read_hdf5(weights, _TEXTS)), config, {})
 
 
 def _member(

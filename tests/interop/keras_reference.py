@@ -1,6 +1,7 @@
 """Residual networks of `keras.applications`, with random weights, on torch."""
 
 import contextlib
+import importlib
 import os
 
 import numpy as np
@@ -42,13 +43,19 @@ def make(depth, pixels, *, dtype="float32", classes=1000):
 
 @contextlib.contextmanager
 def floatx(dtype):
-    """Computes in this type of floating-point numbers, where Keras is free to choose."""
-    before = keras().config.floatx()
-    keras().config.set_floatx(dtype)
+    """Computes in this type of floating-point numbers; Keras takes float64 back to float32 else."""
+    config = keras().config
+    before, policy = config.floatx(), config.dtype_policy()
+    config.set_floatx(dtype)
+    config.set_dtype_policy(dtype)
+    types = importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
     try:
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(types, "float64", "float64")
+            yield
     finally:
-        keras().config.set_floatx(before)
+        config.set_floatx(before)
+        config.set_dtype_policy(policy)
 
 
 def randomize(network):
@@ -91,6 +98,7 @@ def train(network, pretrained, images, labels):
         logits = network(inputs, training=True)
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
     loss.backward()
+    assert {weight.dtype for weight in network.weights} == {"float64"}
     layers = {layer.name: {w.name: w for w in layer.weights} for layer in network.layers}
     place = vocabulary(family_of(pretrained.network), "keras").place
 

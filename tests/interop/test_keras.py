@@ -12,7 +12,6 @@ import pytest
 from resnet_jax import InputError, ResidualBlock, create_model
 from resnet_jax.interop import load_pretrained, read_weights, save_pretrained, write_weights
 from resnet_jax.interop.families.resnet_keras import keras_layers
-from resnet_jax.interop.hdf5 import read_hdf5
 from resnet_jax.interop.keras_file import read_keras
 from tests.interop import keras_reference
 from tests.interop.comparison import difference, differences_of, evaluate, train_ours
@@ -54,7 +53,8 @@ def test_a_network_equals_keras_in_both_modes(depth, tmp_path):
     numbers = "  ".join(f"{field} {value:.1e}" for field, value in found._asdict().items())
     print(f"\nresnet{depth:3}  keras  {numbers}")
     assert found.logits < 1e-5
-    assert max(found.loss, found.gradients, found.statistics) < 1e-6
+    assert max(found.loss, found.gradients) < 1e-8
+    assert found.statistics < 1e-6  # a mean from which a bias was taken was rounded to float32
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.keras", "a.weights.h5"])
@@ -141,4 +141,3 @@ def test_what_is_missing_has_the_names_of_keras(tmp_path):
         file["more/kernel"] = np.ones(3, np.float32)
     with pytest.raises(InputError, match=r"missing: conv1_bn/gamma \(4,\); unexpected: more/kerne"):
         load_pretrained(path)
-    assert "conv1_conv/kernel" in read_hdf5(path.read_bytes()).arrays
