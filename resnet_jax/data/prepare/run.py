@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Mapping
 
@@ -128,7 +129,14 @@ def _write_shards(
             scratch = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         records = stack.enter_context(contextlib.closing(in_order(make, tasks, workers)))
         bar = stack.enter_context(
-            tqdm(total=total, initial=total - left, desc=plan.name, unit=" images", delay=1)
+            tqdm(
+                total=total,
+                initial=total - left,
+                desc=plan.name,
+                unit=" images",
+                delay=1,
+                mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds: in a log, a line
+            )
         )
         for shard in todo:
             partial = scratch / f"{shard.file}.partial"
