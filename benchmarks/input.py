@@ -9,11 +9,15 @@ They take turns, each turn in a process of its own; what is printed are the medi
 the same distribution for all: drawn anew by ours, drawn before the start for the others. Images
 stay whole numbers in ours and torch, and are the float32 that tf's resizing gives in tf.data.
 Nothing is flipped or normalised. It needs tensorflow and torch, or `--only ours`.
+
+On a machine that others use too, trust the processor time: it is summed over all threads, and waits
+for nobody. (That of torch's own processes is not counted, and not shown.)
 """
 
 import argparse
 import itertools
 import json
+import math
 import pathlib
 import resource
 import statistics
@@ -22,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -118,16 +123,38 @@ WAYS: dict[str, tuple[Callable[[list[str], int], Iterator[object]], int]] = {
 }
 
 
-def images_per_second(way: str, files: list[str], batches: int) -> float:
-    """Returns the speed after the first batches."""
+class Speed(NamedTuple):
+    """What an image takes, once it runs.
+
+    Attributes:
+      wall: Images a second, by the clock.
+      processor: Milliseconds of processors for an image.
+    """
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def median(cls, speeds: Sequence[Self]) -> Self:
+        """Returns the medians of several."""
+        return cls(*map(statistics.median, zip(*speeds, strict=True)))
+
+    def __str__(self) -> str:
+        return f"{self.wall:.0f} ({self.processor:.2f} ms)"
+
+
+def measure(way: str, files: list[str], batches: int) -> Speed:
+    """Measures the speed after the first batches."""
     read, workers = WAYS[way]
     iterator = read(files if read is ours else DRAWS * files, workers)
     for _ in itertools.islice(iterator, SKIPPED):
         pass
-    begin = time.perf_counter()
+    wall, processor = time.perf_counter(), time.process_time()
     for _ in itertools.islice(iterator, batches):
         pass
-    return BATCH * batches / (time.perf_counter() - begin)
+    images = BATCH * batches
+    spent = math.nan if read is torch_loader else time.process_time() - processor
+    return Speed(images / (time.perf_counter() - wall), 1e3 * spent / images)
 
 
 def peaks(files: list[str]) -> list[int]:
@@ -163,25 +190,27 @@ def main() -> None:
         parser.error(f"there are no JPEG files in {arguments.folder}")
     if arguments.turn:
         memory = arguments.turn == "memory"
-        result = (
-            peaks(files)
-            if memory
-            else [images_per_second(arguments.turn, files, arguments.batches)]
+        print(
+            json.dumps(
+                peaks(files) if memory else measure(arguments.turn, files, arguments.batches)
+            )
         )
-        print(json.dumps(result))
         sys.stdout.flush()
         return
 
     same = [arguments.folder, f"--batches={arguments.batches}"]
     ways = arguments.only or list(WAYS)
-    speeds: dict[str, list[float]] = {way: [] for way in ways}
+    speeds: dict[str, list[Speed]] = {way: [] for way in ways}
     for _ in range(arguments.turns):
         for way in ways:
-            speeds[way] += turn(*same, f"--turn={way}")
-        print(", ".join(f"{way} {speeds[way][-1]:.0f}" for way in ways), flush=True)
-    print(f"{len(files)} files, batch {BATCH}, {SIZE} pixels; medians of {arguments.turns} turns:")
+            speeds[way].append(Speed(*turn(*same, f"--turn={way}")))
+        print(", ".join(f"{way} {speeds[way][-1]}" for way in ways), flush=True)
+    print(
+        f"{len(files)} files, batch {BATCH}, {SIZE} pixels; images/s and processor time of an "
+        f"image, medians of {arguments.turns} turns:"
+    )
     for way in ways:
-        print(f"{way:>16} {statistics.median(speeds[way]):6.0f} images/s")
+        print(f"{way:>16} {Speed.median(speeds[way])}")
     first, last = turn(*same, "--turn=memory")
     print(f"most memory of ours: {first:.0f} MB at batch {STEADY[0]}, {last:.0f} at {STEADY[1]}")
 
