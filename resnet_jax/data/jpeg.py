@@ -71,16 +71,28 @@ class _Scale(ctypes.Structure):
     _fields_ = (("numerator", ctypes.c_int), ("denominator", ctypes.c_int))
 
 
+class _Library(NamedTuple):
+    """The library, as two: without the interpreter's lock only where it takes its time.
+
+    To let go of the lock and get it back takes longer than most calls, where threads wait for it.
+    """
+
+    short: ctypes.PyDLL
+    long: ctypes.CDLL
+
+
 class JpegDecoder:
     """The decoder of a thread."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, libraries: _Library) -> None:
+        library = libraries.short
         handle = library.tj3Init(_DECOMPRESS)
         if not handle:
             raise MemoryError("libjpeg-turbo has no memory for a decoder")
         weakref.finalize(self, library.tj3Destroy, handle)
         library.tj3Set(handle, _STOP_ON_WARNING, 1)
         self._library = library
+        self._decompress = libraries.long.tj3Decompress8
         self._handle = handle
 
     def header(self, file: bytes) -> Header | None:
@@ -129,7 +141,7 @@ class JpegDecoder:
         if (
             library.tj3SetScalingFactor(handle, _Scale(1, factor))
             or library.tj3SetCroppingRegion(handle, wanted)
-            or library.tj3Decompress8(
+            or self._decompress(
                 handle,
                 file,
                 len(file),
@@ -159,13 +171,13 @@ _decoders = threading.local()
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> _Library | None:
     for path in (_of_package(), ctypes.util.find_library("turbojpeg")):
         if path is None:
             continue
         try:
-            library = ctypes.CDLL(path)
-            _declare(library)
+            library = _Library(ctypes.PyDLL(path), ctypes.CDLL(path))
+            _declare(*library)
         except (OSError, AttributeError):  # of another machine; of an older version
             continue
         return library
@@ -179,7 +191,7 @@ def _of_package() -> str | None:
     return None if origin is None or origin.endswith(".py") else origin
 
 
-def _declare(library: ctypes.CDLL) -> None:
+def _declare(library: ctypes.PyDLL, long: ctypes.CDLL) -> None:
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     library.tj3Init.restype = pointer
     library.tj3Init.argtypes = (number,)
@@ -190,4 +202,4 @@ def _declare(library: ctypes.CDLL) -> None:
     library.tj3DecompressHeader.argtypes = (pointer, ctypes.c_char_p, size)
     library.tj3SetScalingFactor.argtypes = (pointer, _Scale)
     library.tj3SetCroppingRegion.argtypes = (pointer, _Region)
-    library.tj3Decompress8.argtypes = (pointer, ctypes.c_char_p, size, pointer, number, number)
+    long.tj3Decompress8.argtypes = (pointer, ctypes.c_char_p, size, pointer, number, number)
