@@ -23,7 +23,7 @@ class Pretrained(NamedTuple):
 
     Attributes:
       network: The network.
-      variables: Its `params` and `batch_stats`, float32, on the host.
+      variables: Its `params` and `batch_stats`, which may be empty; float32, on the host.
       preprocessing: What images have to go through to become its input.
       source: Where it comes from.
     """
@@ -94,7 +94,7 @@ def load_pretrained(
             for name, array in arrays.items()
             if array.shape != shapes[name]
         }
-    variables = traverse_util.unflatten_dict(arrays, sep="/")
+    variables = {"batch_stats": {}, **traverse_util.unflatten_dict(arrays, sep="/")}
     return Pretrained(network, variables, weights.preprocessing, weights.source)
 
 

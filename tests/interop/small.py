@@ -47,7 +47,7 @@ def random_variables(network, channels=3, seed=0):
     """Returns its `params` and `batch_stats`."""
     arrays = random_arrays(network, channels, seed).items()
     flat = {name: array for name, array in arrays if not name.startswith("batches_tracked/")}
-    return traverse_util.unflatten_dict(flat, sep="/")
+    return {"batch_stats": {}, **traverse_util.unflatten_dict(flat, sep="/")}
 
 
 def write(
