@@ -16,6 +16,7 @@ from resnet_jax.data import Batch, Draws, Example, Order, Source, Statistics, pr
 from resnet_jax.doctor.findings import Findings, Reading, Step
 from resnet_jax.doctor.subject import Subject, cores
 from resnet_jax.doctor.timing import pace, seconds_of
+from resnet_jax.errors import InputError
 
 _STEPS_AHEAD = 2  # as in training
 _HELD = 256  # examples that are decoded again and again
@@ -34,10 +35,19 @@ def examine(
       subject: What is measured.
       seconds: About how long it takes, without what is compiled; longer if a step takes seconds.
       say: Told what is being measured.
+
+    Raises:
+      InputError: An example cannot be read, or this is one of several processes under `jax.pmap`.
     """
     run, config = subject.run, subject.run.config
     share = seconds / 5
     rows = run.replicas.rows(config.batch_size)
+    if config.parallel == "pmap" and rows != slice(0, config.batch_size):
+        # There, a step that was compiled ahead of time wants the rows of all processes.
+        raise InputError(
+            "in several processes the step is measured as jax.shard_map maps it; add "
+            "--config.parallel=shard_map"
+        )
     order = Order(len(run.train_images), config.batch_size, config.seed)
     # Each part reads a quarter of its own.
     quarter = max(1, len(run.train_images) // config.batch_size // 4)

@@ -44,7 +44,7 @@ def verdict(case: Case, findings: Findings) -> Verdict:
     if ratio < _CLOSE:
         says += f"hardly more ({number(rates[other])})."
     else:
-        says += f"could do {number(rates[other])}, {ratio:,.3g} times as many."
+        says += f"could do {number(rates[other])}, {number(ratio)} times as many."
     return Verdict(limit, says)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from resnet_jax.data import DecodedImages
 from resnet_jax.doctor import Subject, case_of, examine, screen, verdict
+from resnet_jax.errors import InputError
 from resnet_jax.training.run import Run
 from tests.data.pictures import write_folder
 from tests.tiny import tiny_config
@@ -166,3 +167,16 @@ def test_a_case_knows_where_the_data_are(config):
     assert (case.prepared, case.remote, case.crops) == (False, False, True)
     assert case.shorter_side == round(480 * 8 / 224)
     assert case.host_memory is None or case.host_memory > 10**8
+
+
+def test_several_processes_are_measured_under_shard_map(config):
+    class OneOfTwo:
+        def rows(self, batch_size):
+            return slice(0, batch_size // 2)
+
+    subject = Subject.from_config(config)
+    subject = dataclasses.replace(
+        subject, run=dataclasses.replace(subject.run, replicas=OneOfTwo())
+    )
+    with pytest.raises(InputError, match=r"add --config\.parallel=shard_map$"):
+        examine(subject, seconds=1.0)
