@@ -90,7 +90,7 @@ def tf_data(files: list[str], workers: int) -> Iterator[object]:
     return data.with_options(options).as_numpy_iterator()
 
 
-class Files(Sequence):
+class Files:
     """What torch's DataLoader reads, in as many epochs as it wants."""
 
     def __init__(self, files: list[str]) -> None:
@@ -112,7 +112,9 @@ class Files(Sequence):
 def torch_loader(files: list[str], workers: int) -> Iterator[object]:
     from torch.utils.data import DataLoader
 
-    return iter(DataLoader(Files(files), BATCH, shuffle=True, num_workers=workers))
+    data = Files(files)  # which need not be a Dataset
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers)  # pyrefly: ignore[bad-argument-type]
+    return iter(loader)
 
 
 WAYS: dict[str, tuple[Callable[[list[str], int], Iterator[object]], int]] = {

@@ -70,7 +70,7 @@ def _filter(x: float, support: float) -> float:
 
 
 @_compiled
-def _rounded(total: int) -> int:
+def _rounded(total: int) -> np.uint8:
     return np.uint8(min(max(total >> np.int32(_BITS), np.int32(0)), np.int32(255)))
 
 
