@@ -4,11 +4,10 @@ A source is a file, a folder, an id of the hub, or the workdir of a run. Exit st
 wrong input, 1 anything else.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
-from typing import NoReturn, get_args
+from typing import get_args
 
+from resnet_jax.command import Parser, run
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, weights_of_run
 from resnet_jax.interop.naming import DialectName
@@ -17,11 +16,6 @@ from resnet_jax.interop.write import write_weights
 
 _DIALECTS = get_args(DialectName)
 _DESTINATION = "NAME.safetensors, NAME.h5 (Keras), NAME.caffemodel, or a folder to be made"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
       InputError: It is wrong, or the source cannot be read, or the destination be written.
     """
-    parser = _Parser(prog="python -m resnet_jax.interop", description=__doc__)
+    parser = Parser(prog="python -m resnet_jax.interop", description=__doc__)
     parser.add_argument("source", help="file, folder, owner/name of the hub, or workdir of a run")
     parser.add_argument("destination", help=_DESTINATION)
     parser.add_argument("--to", choices=_DIALECTS, required=True, help="names of the destination")
@@ -57,8 +51,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"resnet_jax.interop: {error}", file=sys.stderr)
-        sys.exit(2)
+    run("resnet_jax.interop", main)

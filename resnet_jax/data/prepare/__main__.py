@@ -10,10 +10,11 @@ shrunk (`--shorter_side 256`). `--config.data.source=tfds --config.data.path=DIR
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn, get_args
+from typing import get_args
 
 from etils import epath
 
+from resnet_jax.command import Parser, run
 from resnet_jax.data.load import load_splits
 from resnet_jax.data.prepare.plan import Format, Settings
 from resnet_jax.data.prepare.run import prepare
@@ -21,11 +22,6 @@ from resnet_jax.data.prepare.verify import examples_in, verify
 from resnet_jax.errors import InputError, unknown
 
 _DEFAULT = Settings()
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _report(folder, examples_in(folder), "is prepared")
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="python -m resnet_jax.data.prepare", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m resnet_jax.data.prepare", description=__doc__)
     add = parser.add_argument
     add("--source", help="folder, tfds or mnist, as data.source of a config")
     add("--path", help="folder of the source, as data.path of a config")
@@ -123,10 +119,7 @@ def _report(folder: epath.Path, examples: Mapping[str, int], how: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
-    except InputError as error:
-        print(f"resnet_jax.data.prepare: {error}", file=sys.stderr)
-        sys.exit(2)
+        run("resnet_jax.data.prepare", main)
     except OSError as error:  # such as a full disk
         print(f"resnet_jax.data.prepare: {error}; the same command goes on", file=sys.stderr)
         sys.exit(1)

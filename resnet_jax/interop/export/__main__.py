@@ -5,23 +5,16 @@ file to be made. Its program takes pixels, uint8 [n, h, w, c], of the size that 
 returns logits. Exit status: 0 done, 2 wrong input, 1 anything else.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from etils import epath
 
+from resnet_jax.command import Parser, run
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, restore
 from resnet_jax.files import write_atomically
 from resnet_jax.interop.export import PLATFORMS, export_stablehlo
 from resnet_jax.interop.pretrained import load_pretrained
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
       InputError: It is wrong, the source cannot be read or exported, or something is at the
         destination.
     """
-    parser = _Parser(prog="python -m resnet_jax.interop.export", description=__doc__)
+    parser = Parser(prog="python -m resnet_jax.interop.export", description=__doc__)
     parser.add_argument("source", help="workdir of a run, file, folder, or owner/name of the hub")
     parser.add_argument("destination", help="file to be made")
     parser.add_argument("--best", action="store_true", help="of a run: the one with least error")
@@ -74,8 +67,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(f"resnet_jax.interop.export: {error}", file=sys.stderr)
-        sys.exit(2)
+    run("resnet_jax.interop.export", main)
