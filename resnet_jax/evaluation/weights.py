@@ -122,7 +122,7 @@ def weights_of_run(workdir: epath.PathLike, which: Which = "newest") -> interop.
       which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
 
     Raises:
-      InputError: There is no such checkpoint, or its network is no `ResNet`.
+      InputError: There is no such checkpoint, or its network is of a class of its own.
     """
     trained = restore(workdir, which)
     data = trained.config.data

@@ -1,6 +1,6 @@
 """Networks with the weights that someone has trained."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from etils import epath
@@ -36,7 +36,8 @@ class Pretrained(NamedTuple):
     @property
     def in_channels(self) -> int:
         """Channels of the images."""
-        return image_channels(self.network, traverse_util.flatten_dict(self.variables, sep="/"))
+        flat = traverse_util.flatten_dict(self.variables, sep="/")
+        return image_channels(self.network, cast(dict[str, np.ndarray], flat))
 
 
 def load_pretrained(
