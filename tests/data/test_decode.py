@@ -141,6 +141,7 @@ def test_refusals_name_the_image(image, message):
         decoded(image)
     assert str(error.value).startswith(message)
 
+
 def resized_whole(image, size, interpolation):
     """Returns torchvision's Resize on an image of Pillow's."""
     shorter = min(image.size)
