@@ -167,7 +167,7 @@ def _look(folder, start, results):
 
 def test_processes_that_start_together_agree(tmp_path):
     write(tmp_path / "data")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     start, results = context.Event(), context.Queue()
     arguments = (str(tmp_path / "data"), start, results)
     processes = [context.Process(target=_look, args=arguments) for _ in range(4)]

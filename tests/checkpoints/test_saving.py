@@ -1,0 +1,198 @@
+"""What is saved comes back; which checkpoints are kept, and which is the best."""
+
+import functools
+import logging
+import os
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from resnet_jax import manifest as manifests
+from resnet_jax.checkpoints import Checkpoints
+from tests.checkpoints.trees import (
+    METADATA,
+    SMALL,
+    assert_same,
+    make_items,
+    place,
+    save_small,
+    small,
+    spread,
+    template,
+)
+
+
+def test_round_trip_is_bit_exact(tmp_path, said):
+    items = make_items(7)
+    with Checkpoints(tmp_path / "new" / "checkpoints", say=said.append) as checkpoints:
+        assert checkpoints.restore("newest", {}) is None
+        assert checkpoints.steps() == []
+        checkpoints.save(7, items, METADATA, metric=None)
+        checkpoints.wait()
+        assert checkpoints.steps() == [7]
+    device = SingleDeviceSharding(jax.devices()[3])
+    with Checkpoints(tmp_path / "new" / "checkpoints", say=said.append) as checkpoints:
+        checkpoint = checkpoints.restore("newest", template(items, device))
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.metadata) == (7, METADATA)
+    assert_same(checkpoint.items, items)
+    assert all(leaf.sharding == device for leaf in jax.tree.leaves(checkpoint.items))
+    assert said == []
+
+
+def test_leaves_without_sharding_come_as_numpy_and_keys_as_keys(tmp_path):
+    items = make_items(7)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, items, {}, metric=None)
+        checkpoint = checkpoints.restore("newest", template(items))
+    assert checkpoint is not None
+    assert_same(checkpoint.items, items)
+    for leaf in jax.tree.leaves(checkpoint.items):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        assert isinstance(leaf, jax.Array if is_key else np.ndarray)
+
+
+@pytest.mark.parametrize(("saved_on", "restored_on"), [(1, 8), (8, 1), (8, 2), (2, 8)])
+def test_restores_on_another_number_of_devices(tmp_path, saved_on, restored_on):
+    tree = {"w": jnp.arange(48.0).reshape(16, 3), "key": jax.random.split(jax.random.key(1), 8)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"variables": place(tree, saved_on)}, {}, metric=None)
+    with Checkpoints(tmp_path) as checkpoints:
+        wanted = template(tree, spread(restored_on))
+        checkpoint = checkpoints.restore("newest", {"variables": wanted})
+    assert checkpoint is not None
+    assert_same(checkpoint.items["variables"], tree)
+    assert len(checkpoint.items["variables"]["w"].sharding.device_set) == restored_on
+
+
+def test_restores_a_replicated_state_onto_fewer_devices_than_it_was_saved_from(tmp_path):
+    replicated = NamedSharding(Mesh(jax.devices(), ("rows",)), PartitionSpec())
+    tree = jax.device_put(make_items(1)["training"], replicated)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"training": tree}, {}, metric=None)
+        checkpoint = checkpoints.restore("newest", {"training": template(tree)})
+    assert checkpoint is not None
+    assert_same(checkpoint.items["training"], tree)
+
+
+def test_restores_only_the_items_asked_for(tmp_path):
+    items = make_items(7)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, items, METADATA, metric=None)
+        checkpoint = checkpoints.restore(7, {"variables": template(items["variables"])})
+    assert checkpoint is not None
+    assert list(checkpoint.items) == ["variables"]
+    assert_same(checkpoint.items["variables"], items["variables"])
+    assert checkpoint.metadata == METADATA
+
+
+@pytest.fixture
+def stalled(monkeypatch) -> threading.Event:
+    """Until it is set, nobody but the main thread gets a folder made."""
+    event = threading.Event()
+    make = os.mkdir
+
+    def make_later(*args, **kwargs):
+        if threading.current_thread() is not threading.main_thread():
+            event.wait(5)
+        make(*args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", make_later)
+    return event
+
+
+@pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("rows")])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_save_returns_before_it_is_done_and_lets_the_state_be_donated(
+    tmp_path, stalled, spec, devices
+):
+    sharding = NamedSharding(Mesh(jax.devices()[:devices], ("rows",)), spec)
+    state = {"w": jax.random.normal(jax.random.key(0), (64, 1024)), "keys": jax.random.key(1)}
+    state["keys"] = jax.random.split(state["keys"], 8)
+    state, host = jax.device_put(state, sharding), np.arange(5)
+    expected = {"state": jax.tree.map(jnp.copy, state), "host": {"x": host.copy()}}
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state):
+        return {"w": state["w"] * 2 + 1, "keys": jax.vmap(jax.random.fold_in)(state["keys"], ones)}
+
+    ones = jnp.ones(8, jnp.uint32)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"state": state, "host": {"x": host}}, {}, metric=None)
+        assert list(tmp_path.iterdir()) == []
+        first = state["w"]
+        for _ in range(4):
+            state = step(state)
+        jax.block_until_ready(state)
+        host[:] = -1
+        if spec == PartitionSpec():
+            assert first.is_deleted()
+        assert list(tmp_path.iterdir()) == []
+        stalled.set()
+        checkpoint = checkpoints.restore("newest", template(expected))
+    assert checkpoint is not None
+    assert_same(checkpoint.items, expected)
+
+
+def test_metadata_are_those_of_the_moment_of_saving(tmp_path):
+    metadata = {"seen": [1, (2, 3)]}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, small(1), metadata, metric=None)
+        metadata["seen"].append(4)
+        checkpoint = checkpoints.restore("newest", {})
+    assert checkpoint is not None
+    assert checkpoint.metadata == {"seen": [1, [2, 3]]}
+
+
+def test_nothing_is_printed_or_logged(tmp_path, capfd, caplog):
+    caplog.set_level(logging.DEBUG)
+    save_small(tmp_path, {1: 1.0, 2: None, 3: 0.5, 4: 2.0, 5: 3.0})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.restore("best", SMALL)
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if "orbax" in record.pathname]
+    assert not logging.getLogger("absl").filters
+
+
+def test_keeps_the_newest_and_the_best(tmp_path, said):
+    metrics = {1: 3.0, 2: 0.5, 3: 2.0, 4: None, 5: 1.0, 6: None, 7: float("nan")}
+    save_small(tmp_path, metrics, keep_newest=2, keep_best=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5", "6", "7"]
+    with Checkpoints(tmp_path, say=said.append) as checkpoints:
+        assert checkpoints.steps() == [2, 5, 6, 7]
+        best, newest = checkpoints.restore("best", SMALL), checkpoints.restore("newest", SMALL)
+    assert best is not None
+    assert newest is not None
+    assert_same(best.items, small(2))
+    assert_same(newest.items, small(7))
+    assert said == []
+
+
+def test_the_best_of_equals_is_the_newest_and_without_metric_there_is_none(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, small(1), {}, metric=None)
+        assert checkpoints.restore("best", SMALL) is None
+        checkpoints.save(2, small(2), {}, metric=1.0)
+        checkpoints.save(3, small(3), {}, metric=1.0)
+        best = checkpoints.restore("best", SMALL)
+    assert best is not None
+    assert best.step == 3
+
+
+def test_the_last_good_one_stays_until_the_next_has_its_manifest(tmp_path, monkeypatch):
+    seen = []
+    write = manifests.write
+
+    def look_and_write(folder, manifest):
+        seen.append(sorted(path.name for path in Path(folder).parent.iterdir()))
+        write(folder, manifest)
+
+    monkeypatch.setattr(manifests, "write", look_and_write)
+    save_small(tmp_path, {1: None, 2: None, 3: None}, keep_newest=1, keep_best=0)
+    assert seen == [["1"], ["1", "2"], ["2", "3"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]

@@ -1,0 +1,111 @@
+"""Several processes: the primary one chooses."""
+
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.errors import InputError
+from tests.checkpoints.trees import SMALL, assert_same, flip, listing, small
+
+
+def test_the_other_processes_take_the_step_of_the_primary_one(pair):
+    flip(pair / "20" / "_CHECKPOINT_METADATA", 0)
+    told: list[int] = []
+    with Checkpoints(
+        pair, writable=False, say=lambda _: None, agree=lambda x: (told.append(x), x)[1]
+    ) as primary:
+        primary.restore("newest", SMALL)
+        with pytest.raises(InputError):
+            primary.restore(20, SMALL)
+        with pytest.raises(InputError):
+            primary.restore(15, SMALL)
+    assert told == [10, -2, -2]
+    before = listing(pair)
+    with Checkpoints(pair, primary=False, agree=lambda _: told.pop(0)) as other:
+        checkpoint = other.restore("newest", SMALL)
+        assert checkpoint is not None
+        assert_same(checkpoint.items, small(10))
+        with pytest.raises(InputError, match="checkpoint 20 was refused; the primary process"):
+            other.restore(20, SMALL)
+        told[:] = [-1]
+        assert other.restore("newest", SMALL) is None
+    assert listing(pair) == before
+
+
+PROCESS = """
+    import sys
+    import jax, jax.numpy as jnp, numpy as np
+    from pathlib import Path
+    from jax.experimental import multihost_utils
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    from resnet_jax.checkpoints import Checkpoints
+
+    port, index, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"localhost:{port}", 2, index)
+    mesh = Mesh(jax.devices(), ("rows",))
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("rows"))
+
+    def agree(number):
+        return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+    def make(step):
+        host = {"w": np.arange(8.0, dtype=np.float32) * step, "s": np.float32(step)}
+        put = lambda x, s: jax.make_array_from_callback(x.shape, s, lambda at: np.asarray(x)[at])
+        key = jax.jit(lambda: jax.random.key(step), out_shardings=whole)()
+        return {"w": put(host["w"], whole), "split": put(host["w"], split),
+                "s": put(host["s"], whole), "key": key, "local": host["w"]}
+
+    with Checkpoints(folder, primary=index == 0, agree=agree, keep_newest=2, keep_best=0,
+                     say=lambda line: print(line, flush=True)) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"v": make(step)}, {}, metric=None)
+        checkpoints.wait()
+        multihost_utils.sync_global_devices("saved")
+        assert checkpoints.steps() == [2, 3], checkpoints.steps()
+        if index == 0:
+            path = Path(folder, "3", "v", "_METADATA")
+            path.write_bytes(path.read_bytes()[1:])
+        wanted = make(2)
+        template = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)),
+            wanted)
+        checkpoint = checkpoints.restore("newest", {"v": template})
+        assert checkpoint.step == 2
+        for a, b in zip(jax.tree.leaves(checkpoint.items["v"]), jax.tree.leaves(wanted)):
+            if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+                a, b = jax.random.key_data(a), jax.random.key_data(b)
+            if isinstance(a, jax.Array):
+                assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
+                a, b = a.addressable_data(1), b.addressable_data(1)
+            np.testing.assert_array_equal(a, b)
+        checkpoints.save(3, {"v": make(3)}, {}, metric=None)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_save_and_restore_the_same(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PROCESS), str(port), str(index), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert "checkpoint 3 is damaged (v/_METADATA has" in outputs[0]
+    assert "checkpoint" not in outputs[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3", "set_aside"]
