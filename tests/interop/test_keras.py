@@ -21,7 +21,10 @@ from tests.interop.test_round_trips import check_same
 DEPTHS = (50, 101, 152)
 FORM = {"stride_on": "1x1", "pool_padding": (1, 1), "bn_epsilon": 1.001e-5, "bn_momentum": 0.99}
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # Keras', of numpy
+]
 
 
 @functools.cache
