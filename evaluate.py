@@ -1,7 +1,8 @@
 """Evaluates a checkpoint: `python evaluate.py --workdir W [--step N | --best] [--protocol P]`.
 
 Or weights of others, on the data of a config: `python evaluate.py --weights W [--config C]`. Of
-several, `--workdir W1 --workdir W2`, the mean of the probabilities is evaluated.
+several, `--workdir W1 --workdir W2`, the mean of the probabilities is evaluated, on the data of the
+first run.
 
 Prints one line of JSON: `step` (or `weights`, or `networks`), `split`, `examples`, `top1_error` and
 `top5_error` in percent, `loss` in nats, and `protocol`, which views of an image were seen. Exit
@@ -64,6 +65,8 @@ def main() -> None:
         per_class=PER_CLASS.value,
         quiet=False,
     )
+    if not WEIGHTS.value and entry.config_given():
+        raise InputError("a run has a config of its own; --config is for --weights")
     match WORKDIR.value, WEIGHTS.value:
         case [workdir], []:
             found = evaluation.evaluate(workdir, which=which, **options)

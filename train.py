@@ -16,4 +16,7 @@ CONFIG = entry.define_config(pathlib.Path(__file__).parent / "configs" / "digits
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything.", required=True)
 
 if __name__ == "__main__":
-    entry.run(lambda: train(CONFIG.value, WORKDIR.value))
+    entry.run(
+        lambda: train(CONFIG.value, WORKDIR.value),
+        stopped="stopped at once; the same command goes on from the newest checkpoint",
+    )

@@ -50,12 +50,22 @@ def define_config(default: pathlib.Path | None = None) -> flags.FlagHolder[Confi
         _end(InputError(f"the config cannot be read: {error}"))
 
 
-def run(main: Callable[[], object]) -> None:
+def config_given() -> bool:
+    """Whether the command line says anything of a config."""
+    names = [name for name in flags.FLAGS if name == "config" or name.startswith("config.")]
+    return any(flags.FLAGS[name].present for name in names)
+
+
+def run(main: Callable[[], object], stopped: str = "stopped") -> None:
     """Runs a program: parses the flags, joins the other processes, ends with a status of its own.
 
     The status is 0 when the work is done, 2 when the input was wrong, 75 when a signal ended the
-    run after it was saved (the same command goes on), 130 when a second Ctrl-C did before that, 1
-    for everything else.
+    run after it was saved (the same command goes on), 130 when a Ctrl-C ended it at once, 1 for
+    everything else.
+
+    Args:
+      main: The program.
+      stopped: What it says when a Ctrl-C ended it at once.
     """
 
     def start(arguments: list[str]) -> None:
@@ -75,9 +85,7 @@ def run(main: Callable[[], object]) -> None:
         except DivergedError as error:
             _end(error, EXIT_DIVERGED)
         except KeyboardInterrupt:
-            _end(
-                "stopped at once; the same command goes on from the newest checkpoint", EXIT_STOPPED
-            )
+            _end(stopped, EXIT_STOPPED)
 
     app.run(start, flags_parser=_parse)
 

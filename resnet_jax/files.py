@@ -4,6 +4,8 @@ import os
 
 from etils import epath
 
+from resnet_jax.errors import InputError
+
 
 def is_local(path: epath.PathLike) -> bool:
     """Whether a path is on a file system of this machine, not in an object store (`gs://...`)."""
@@ -36,6 +38,24 @@ def write_atomically(path: epath.PathLike, content: bytes) -> None:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def check_writable(path: epath.PathLike) -> None:
+    """Refuses, before the work, a file that could not be written after it; makes its folder.
+
+    Raises:
+      InputError: Neither can the folder be made, or it takes no files.
+    """
+    path = epath.Path(path)
+    if not is_local(path):
+        return
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}") from error
 
 
 class GrowingFile:

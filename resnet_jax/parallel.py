@@ -209,6 +209,11 @@ def process_index() -> int:
     return jax.process_index()
 
 
+def is_alone() -> bool:
+    """Whether there is no other process."""
+    return jax.process_count() == 1
+
+
 def is_primary() -> bool:
     """Whether this is the process that writes logs and reports."""
     return jax.process_index() == 0

@@ -125,8 +125,13 @@ class Workdir(Layout):
             raise InputError(
                 f"the workdir {self.path} cannot be made ({error.strerror}); give another"
             ) from error
-        # A run that was killed while it made its workdir leaves no more than these.
-        others = names - {_LOCK, self.config_path.name + ".partial"}
+        # A run that was killed while it made its workdir leaves no more than the first two, and one
+        # whose data could not be read no more than the last.
+        others = names - {
+            _LOCK,
+            self.config_path.name + ".partial",
+            self.bad_records(0).parent.name,
+        }
         if others and self.config_path.name not in others:
             raise InputError(
                 f"{self.path} is no workdir: it has no config.json but holds {sorted(others)[0]}; "

@@ -26,8 +26,8 @@ class BadRecords:
 
     Each is entered once in a ledger, a file of JSON lines, and another example takes its place,
     with its own label: which one depends on the index alone, so that a batch is the same for any
-    number of threads and processes, and in a run that goes on. When more than a share of what was
-    read is bad, reading ends with an error.
+    number of threads and processes, and in a run that goes on. When more than a share of the
+    examples are found to be bad, reading ends with an error.
 
     Each process has its own ledger.
 
@@ -37,12 +37,15 @@ class BadRecords:
 
     failures: int
 
-    def __init__(self, split: str, most_share: float) -> None:
+    def __init__(
+        self, split: str, most_share: float, *, ledger: epath.PathLike | None = None
+    ) -> None:
         """Notes nothing yet.
 
         Args:
           split: What the examples are of, for the ledger.
-          most_share: The share of what is read that may be bad, beyond ten; 0 is none at all.
+          most_share: The share of the examples that may be bad, beyond ten; 0 is none at all.
+          ledger: Where the ledger will be. Until `keep` says so, only a last word is written.
 
         Raises:
           InputError: The share is no share.
@@ -52,7 +55,8 @@ class BadRecords:
         self.failures = 0
         self._split = split
         self._most_share = most_share
-        self._read = 0
+        self._bad: set[int] = set()
+        self._ledger = ledger
         self._path: epath.Path | None = None
         self._file: GrowingFile | None = None
         self._waiting: list[Entry] = []
@@ -64,18 +68,14 @@ class BadRecords:
         self._path = epath.Path(path)
         self.sync()
 
-    def count(self, examples: int) -> None:
-        """Counts examples that are about to be read."""
-        with self._lock:
-            self._read += examples
-
-    def enter(self, index: int, key: str | None, error: Exception) -> None:
+    def enter(self, index: int, key: str | None, error: Exception, *, examples: int) -> None:
         """Enters an example.
 
         Args:
           index: Its index in the split.
           key: Its key, if the source got so far.
           error: Why it cannot be read.
+          examples: How many there are.
 
         Raises:
           InputError: It is one too many.
@@ -83,15 +83,18 @@ class BadRecords:
         entry: Entry = {"split": self._split, "index": index, "key": key, "error": str(error)}
         with self._lock:
             self.failures += 1
+            self._bad.add(index)
             self._waiting.append(entry)
             self._write()
-            allowed = self._most_share and _ALWAYS_ALLOWED + self._most_share * self._read
-            if self.failures <= allowed:
+            allowed = self._most_share and _ALWAYS_ALLOWED + self._most_share * examples
+            if len(self._bad) <= allowed:
                 return
-            self._sync()
+            if self._path is None and self._ledger is not None:
+                self._path = epath.Path(self._ledger)
+            self._close()
         where = "" if self._path is None else f"; {self._path} lists them"
         raise InputError(
-            f"{self.failures} of {self._read} examples of {self._split} could not be read, which "
+            f"{len(self._bad)} of the {examples} examples of {self._split} cannot be read, which "
             f"is more than the share of {self._most_share:g}{where}; the last is number {index}: "
             f"{error}"
         ) from error
@@ -115,10 +118,13 @@ class BadRecords:
     def close(self) -> None:
         """Makes what was entered durable, and closes the ledger."""
         with self._lock:
-            self._sync()
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._close()
+
+    def _close(self) -> None:
+        self._sync()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _sync(self) -> None:
         self._write()

@@ -122,8 +122,6 @@ class DecodedImages:
         pixels = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         grey = np.empty(len(indices), np.bool_)
-        if self._bad_records is not None:
-            self._bad_records.count(len(indices))
 
         def fill(row: int) -> None:
             place = partial(crops, row)
@@ -153,7 +151,7 @@ class DecodedImages:
             except MemoryError:  # says nothing about the example
                 raise
             except Exception as error:  # sources come in many kinds
-                self._bad_records.enter(candidate, key, error)
+                self._bad_records.enter(candidate, key, error, examples=len(self))
             else:
                 return grey, example.label
         raise InputError(

@@ -1,5 +1,6 @@
 """Evaluation of one network, or of several together."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
@@ -18,6 +19,7 @@ from resnet_jax.evaluation.predictions import write_predictions
 from resnet_jax.evaluation.protocol import Protocol
 from resnet_jax.evaluation.seen import see
 from resnet_jax.evaluation.single_crop import Errors, Evaluator
+from resnet_jax.files import check_writable
 from resnet_jax.parallel import Replicas
 from resnet_jax.workdir import Json
 
@@ -74,7 +76,7 @@ def evaluate_networks(networks: Sequence[Network], **options: Unpack[Options]) -
         protocols = [{**p, "precise_bn": n} for p, (_, n) in zip(protocols, anew, strict=True)]
 
     if len(networks) == 1 and protocol == Protocol() and predictions is None and per_class is None:
-        errors = _as_in_training(networks[0], split, replicas, batch_size)
+        errors = _numbers(_as_in_training(networks[0], split, replicas, batch_size), networks)
         return Found(split, errors, protocols)
     seen = see(
         networks,
@@ -85,6 +87,7 @@ def evaluate_networks(networks: Sequence[Network], **options: Unpack[Options]) -
         workers=config.data.workers,
         quiet=options.get("quiet", True),
     )
+    errors = _numbers(seen.outcomes.errors(), networks)
     if protocol.name == "multi_scale":
         protocols = [{**p, "shapes": n} for p, n in zip(protocols, seen.shapes, strict=True)]
     if parallel.is_primary():
@@ -95,16 +98,33 @@ def evaluate_networks(networks: Sequence[Network], **options: Unpack[Options]) -
             write_predictions(predictions, seen.outcomes, seen.keys, class_names)
         if per_class is not None:
             write_per_class(per_class, seen.outcomes, class_names)
-    return Found(split, seen.outcomes.errors(), protocols)
+    return Found(split, errors, protocols)
+
+
+def _numbers(errors: Errors, networks: Sequence[Network]) -> Errors:
+    """Returns the errors; refuses those of outputs that are not numbers.
+
+    Raises:
+      InputError: They are not.
+    """
+    if math.isnan(errors.loss):
+        names = " and ".join(network.name for network in networks)
+        raise InputError(f"the outputs of {names} are not numbers (NaN), so they say nothing")
+    return errors
 
 
 def _check_files(predictions: epath.PathLike | None, per_class: epath.PathLike | None) -> None:
     """Refuses before the work what could not be written after it."""
     if per_class is not None:
         check_per_class(per_class)
-    for path in (predictions, per_class):
-        if path is not None and epath.Path(path).is_dir():
+    paths = [epath.Path(path) for path in (predictions, per_class) if path is not None]
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{predictions} cannot have both predictions and the errors of classes")
+    for path in paths:
+        if path.is_dir():
             raise InputError(f"{path} is a folder; give the name of a file")
+        if parallel.is_primary():
+            check_writable(path)
 
 
 def _check(network: Network, first: Network, source: Source) -> None:

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.best and given.step is not None:
         raise InputError("--step and --best each name a checkpoint; give one of them")
     if is_run(given.source):
+        if given.dialect is not None:
+            raise InputError(f"{given.source} is a run, whose names are our own; leave --from out")
         which = "best" if given.best else "newest" if given.step is None else given.step
         weights = weights_of_run(given.source, which)
     elif given.best or given.step is not None:

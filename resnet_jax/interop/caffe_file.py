@@ -110,7 +110,7 @@ def write_caffe(
         parts = [wire.field(1, layer.encode()), wire.field(_TYPE, _type_of(layer).encode())]
         parts += [wire.field(7, _encoded(blobs[i])) for i in sorted(blobs)]
         net.append(wire.field(100, b"".join(parts)))
-    if path.suffix == "":
+    if path.suffix != ".caffemodel":
         if mean_image is not None:
             blob = _encoded(mean_image.transpose(2, 0, 1)[None, ::-1])
             write_atomically(path / MEAN, blob)

@@ -119,7 +119,7 @@ def of_json(config: Mapping[str, Json]) -> Preprocessing:
     """
     try:
         return _checked(*(config[field] for field in Preprocessing._fields[:5]))
-    except (LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise _unknown("the metadata", error) from error
 
 
@@ -186,7 +186,7 @@ def _checked(size: Json, resize: Json, interpolation: Json, mean: Json, std: Jso
 
 
 def _positive(value: Json) -> int:
-    if not isinstance(value, int) or not 1 <= value <= _MOST_PIXELS:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PIXELS:
         raise ValueError(f"{value!r} is no number of pixels")
     return value
 

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.files import write_atomically
+from resnet_jax.files import check_writable, write_atomically
 from resnet_jax.interop.beside import beside_shapes, filled, settled
 from resnet_jax.interop.caffe_file import write_caffe
 from resnet_jax.interop.configs import configs_of
@@ -63,9 +63,10 @@ def write_weights(
     _check_suffix(path, dialect)
     if path.exists():
         raise InputError(f"{path} is there already; give another destination, or remove it")
+    check_writable(path)
     arrays = _arrays(weights, speech)
     different = [] if dialect == "resnet_jax" else _differences(weights, dialect, speech)
-    if dialect == "caffe" and path.suffix == "":
+    if dialect == "caffe" and path.suffix != ".caffemodel":
         different = [what for what in different if what != _NO_MEAN_IMAGE]
     if different and not force:
         raise InputError(

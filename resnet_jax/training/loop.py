@@ -12,6 +12,7 @@ from resnet_jax import config as configs
 from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data import Statistics, prefetch
+from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Description, Errors
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.journal import Journal
@@ -47,9 +48,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     """
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
-    run = Run.from_config(config)
     primary = parallel.is_primary()
     layout = Layout(workdir)
+    ledger = layout.bad_records(parallel.process_index())
+    run = Run.from_config(config, ledger=ledger)
     # What a new run starts from is looked for before anything is written.
     beginning = None if layout.config_path.exists() else run.begin()
     with contextlib.ExitStack() as stack:
@@ -62,7 +64,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
             )
             stack.enter_context(taken)
         stack.callback(run.bad_records.close)
-        run.bad_records.keep(layout.bad_records(parallel.process_index()))
+        run.bad_records.keep(ledger)
         checkpoints = stack.enter_context(
             Checkpoints(
                 layout.checkpoints,
@@ -143,7 +145,13 @@ class _Loop:
                     state = self._log(step, state, metrics["learning_rate"])
                 errors = None
                 if last or step % config.eval_every == 0:
-                    state, errors = self._evaluate(step, state)
+                    try:
+                        state, errors = self._evaluate(step, state)
+                    except InputError:  # an image that cannot be read must not cost the training
+                        if parallel.is_alone():  # the others would not save, but wait for us
+                            self._save(step, state, None)
+                            self._checkpoints.wait()
+                        raise
                 stop = self._interruption.should_stop(step) and not last
                 if errors is not None or stop or step % config.checkpoint_every == 0:
                     self._save(step, state, errors)

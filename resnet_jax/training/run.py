@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from flax import linen as nn
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
@@ -61,8 +62,12 @@ class Run:
     schedule: Schedule
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "Run":
+    def from_config(cls, config: ConfigDict, *, ledger: epath.PathLike | None = None) -> "Run":
         """Makes the parts.
+
+        Args:
+          config: The run's config.
+          ledger: Where training examples that cannot be read will be listed.
 
         Raises:
           InputError: The config asks for what there is not, or contradicts itself or the data.
@@ -70,7 +75,7 @@ class Run:
         configs.check(config)
         replicas = Replicas(config.parallel)
         replicas.rows(config.batch_size)  # refuses what does not divide
-        bad_records = BadRecords(config.data.train_split, config.data.max_bad_share)
+        bad_records = BadRecords(config.data.train_split, config.data.max_bad_share, ledger=ledger)
         train_images = configs.load_images(config, config.data.train_split, bad_records)
         run = cls(
             config=config,

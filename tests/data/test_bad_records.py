@@ -176,14 +176,14 @@ def test_too_many_end_the_run(tmp_path, share, failures, policy):
     assert bad_records.failures == failures
     last = read_ledger(tmp_path / "ledger")[-1]
     assert str(error.value) == (
-        f"{failures} of 120 examples of train could not be read, which is more than the share of "
+        f"{failures} of the 120 examples of train cannot be read, which is more than the share of "
         f"{share:g}; {tmp_path / 'ledger'} lists them; the last is number {last['index']}: "
         f"{last['error']}"
     )
 
 
-def test_a_share_is_of_what_was_read(policy):
-    bad_records = policy(0.1)
+def test_an_example_counts_once_however_often_it_is_read(policy):
+    bad_records = policy(1e-3)
     reader = images(bad_records, count=50, bad={7: b""})
     for _ in range(30):
         reader.read(np.arange(50))
@@ -207,6 +207,14 @@ def test_no_memory_is_no_bad_record(policy):
 
     with pytest.raises(MemoryError):
         DecodedImages(Full(), 16, bad_records=policy()).read(np.arange(4))
+
+
+def test_the_last_word_is_written_where_the_ledger_will_be(tmp_path):
+    bad_records = BadRecords("train", 0.0, ledger=tmp_path / "new" / "ledger")
+    with pytest.raises(InputError, match=r"/new/ledger lists them"):
+        images(bad_records, workers=1).read(np.arange(COUNT))
+    (entry,) = read_ledger(tmp_path / "new" / "ledger")
+    assert entry["index"] == 3
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])

@@ -68,17 +68,23 @@ def test_what_is_measured_first_is_noted_too(root, tmp_path, in_memory):
     assert {entry["key"] for entry in ledger} == damaged
 
 
-def test_too_many_stop_a_run(root, tmp_path):
+@pytest.mark.parametrize("mean", ["none", "pixel"])
+def test_too_many_stop_a_run(root, tmp_path, mean):
     damage(root, "train", 20)
+    options = {"data.max_bad_share": 0.01, "data.mean": mean}
     with pytest.raises(InputError) as error:
-        train(config_of(root, **{"data.max_bad_share": 0.01}), tmp_path / "run")
+        train(config_of(root, **options), tmp_path / "run")
     ledger = tmp_path / "run" / "bad_records" / "0.jsonl"
-    assert "examples of train could not be read" in str(error.value)
+    assert "examples of train cannot be read" in str(error.value)
     assert f"{ledger} lists them" in str(error.value)
     assert read_ledger(ledger)
+    # And the workdir can be used, once more are allowed.
+    train(config_of(root, **{**options, "data.max_bad_share": 0.9}), tmp_path / "run")
 
 
 def test_an_evaluation_is_of_all_or_none(root, tmp_path):
     (damaged,) = damage(root, "val", 1)
     with pytest.raises(InputError, match=rf"^image {damaged} cannot be decoded: "):
         train(config_of(root), tmp_path / "run")
+    # The training until then is not lost.
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]

@@ -11,6 +11,8 @@ STEP = 32
 MOST = 2
 """The longer side is at most this many times the shorter one, so that their number is bounded."""
 
+_LONGEST = 4096
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -23,14 +25,14 @@ class Scale:
       side: Pixels of the shorter side.
 
     Raises:
-      InputError: The side has no pixels.
+      InputError: The side has no pixels, or too many.
     """
 
     side: int
 
     def __post_init__(self) -> None:
-        if self.side < 1:
-            raise InputError(f"a scale is at least 1 pixel, and {self.side} is not")
+        if not 1 <= self.side <= _LONGEST:
+            raise InputError(f"a scale is 1 to {_LONGEST} pixels, and {self.side} is not")
 
     @property
     def shape(self) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from etils import epath
 from resnet_jax.command import Parser, run
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, restore
-from resnet_jax.files import write_atomically
+from resnet_jax.files import check_writable, write_atomically
 from resnet_jax.interop.export import PLATFORMS, export_stablehlo
 from resnet_jax.interop.pretrained import load_pretrained
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     destination = epath.Path(given.destination)
     if destination.exists():
         raise InputError(f"there is something at {destination} already; name a new file")
+    check_writable(destination)
     if is_run(given.source):
         run = restore(given.source, "best" if given.best else "newest")
         model, variables, statistics = run.model, run.variables, run.statistics

@@ -57,7 +57,9 @@ def vocabulary(family: Family, dialect: DialectName) -> Vocabulary:
     """
     if dialect not in family.vocabularies:
         known = ", ".join(family.vocabularies)
-        raise InputError(f"{dialect} has no network of the kind {family.name}; {known} have")
+        raise InputError(
+            f"{dialect} has no network of the kind {family.name}; names of such are in: {known}"
+        )
     return family.vocabularies[dialect]
 
 

@@ -151,8 +151,8 @@ def is_flag(value: Json) -> bool:
 
 
 def is_number(value: Json) -> bool:
-    """Whether a value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number that a field may have: none has to be negative or enormous."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e6
 
 
 def is_count(value: Json) -> bool:
