@@ -17,9 +17,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(name: str, main: Callable[[], object]) -> None:
-    """Runs a command, whose exit status is 2 after wrong input, with one sentence that says so."""
+    """Runs a command, whose exit status is 2 after wrong input, with one sentence that says so.
+
+    So it is where a package has to be installed, such as that of a store.
+    """
     try:
         main()
-    except InputError as error:
+    except (InputError, ImportError) as error:
+        if isinstance(error, ImportError) and "install" not in str(error).lower():
+            raise
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)

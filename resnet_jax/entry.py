@@ -80,6 +80,10 @@ def run(main: Callable[[], object], stopped: str = "stopped") -> None:
             main()
         except InputError as error:
             _end(error)
+        except ImportError as error:
+            if "install" not in str(error).lower():
+                raise
+            _end(error)  # such as of a store whose package is not there
         except Interrupted as error:
             _end(error, EXIT_INTERRUPTED)
         except DivergedError as error:

@@ -69,7 +69,9 @@ def draw_grid(panels: Sequence[Panel], *, columns: int, title: str, note: str) -
             row, column = divmod(at, columns)
             x, y = left + column * (side + _GAP), header + row * (side + line + _GAP)
             sheet[y : y + side, x : x + side] = one
-            fitted = _fitted(caption, side / scale)
+            # Of names that are no Unicode, which file systems allow.
+            printable = caption.encode(errors="backslashreplace").decode()
+            fitted = _fitted(printable, side / scale)
             texts.append(_Text(x + side / 2, y + side + 3 * scale, fitted, 7, _INK, "center"))
 
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=_BACKGROUND)

@@ -1,6 +1,7 @@
 """Data sets that tensorflow_datasets has prepared, read without TensorFlow."""
 
 import os
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ _FORMATS = ("array_record", "tfrecord")
 
 UNFINISHED = ".progress/plan.json"
 """What `resnet_jax.data.prepare` has in the folder of a data set until that is finished."""
+
+_NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
 
 
 class PreparedSplit:
@@ -106,9 +109,16 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
         builder = read_only_builder.builder_from_files(name, data_dir=os.fspath(place))
     except DatasetNotFoundError:
         raise _not_prepared(name, place) from None
-    except ValueError as error:
+    except Exception as error:  # whatever parsers meet in damaged files
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} is no name of a data set of tfds; write it as 'name' or "
+                "'name/config:1.0.0'"
+            ) from error
+        reason = str(error).strip().splitlines()[:1]
         raise InputError(
-            f"{name!r} is no name of a data set of tfds; write it as 'name' or 'name/config:1.0.0'"
+            f"what describes {name} in {place} cannot be read: {''.join(reason)}; copy or prepare "
+            "it again"
         ) from error
     if not _formats(builder):
         known = ", ".join(sorted(each.value for each in builder.info.available_file_formats()))

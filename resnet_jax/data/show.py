@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import entry
-from resnet_jax.data import measure_statistics
+from resnet_jax.data import BadRecords, measure_statistics
 from resnet_jax.data.grid import draw_grid
 from resnet_jax.data.panels import evaluation_panel, training_panels
 from resnet_jax.errors import InputError
@@ -47,7 +47,8 @@ def main() -> None:
 def _draw(config: ConfigDict) -> bytes:
     configs.check(config)
     augmentation = configs.build_augmentation(config)
-    train_images = configs.load_images(config, config.data.train_split)
+    bad_records = BadRecords(config.data.train_split, config.data.max_bad_share)
+    train_images = configs.load_images(config, config.data.train_split, bad_records)
     most = min(config.data.statistics_examples or _MOST_MEASURED, _MOST_MEASURED)
     statistics = measure_statistics(
         train_images, config.data.mean, config.data.std, color=config.data.color, most=most

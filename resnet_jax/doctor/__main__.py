@@ -15,7 +15,7 @@ from resnet_jax.parallel import is_primary
 
 CONFIG = entry.define_config()
 SECONDS = flags.DEFINE_float(
-    "seconds", 20.0, "About how long all measurements take.", lower_bound=0.1
+    "seconds", 20.0, "About how long all measurements take.", lower_bound=0.1, upper_bound=3600
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from resnet_jax.data import DecodedImages, ImageSet, ScaleJitter, Source, load_source
+from resnet_jax.data import BadRecords, DecodedImages, ImageSet, ScaleJitter, Source, load_source
 from resnet_jax.doctor.findings import Case
 from resnet_jax.files import is_local
 from resnet_jax.training.run import Run
@@ -48,6 +48,7 @@ class Subject:
                 resize=data.eval_resize,
                 interpolation=data.interpolation,
                 workers=threads,
+                bad_records=BadRecords(data.train_split, data.max_bad_share),
             )
 
         return cls(

@@ -26,6 +26,7 @@ class Description(TypedDict):
 
     config: dict[str, object]
     class_names: Sequence[str]
+    examples: int
     image_shape: Sequence[int]
 
 

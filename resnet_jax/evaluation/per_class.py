@@ -54,7 +54,7 @@ def write_per_class(path: epath.PathLike, outcomes: Outcomes, class_names: Seque
     table = csv.DictWriter(text, ClassErrors._fields, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 def check_per_class(path: epath.PathLike) -> None:

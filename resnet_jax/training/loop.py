@@ -97,6 +97,12 @@ def _start(
     if saved is None:
         state, statistics = beginning or run.begin()
         return run.replicas.place(state), statistics
+    before, now = saved.metadata.get("examples"), len(run.train_images)
+    if before not in (None, now):  # not in those of older runs
+        raise InputError(
+            f"the run has learned from {before} examples of {run.config.data.train_split} until "
+            f"now, and there are {now}; their order would be another one"
+        )
     state, statistics = unpack(saved.items, run)
     return run.replicas.place(state), statistics
 
@@ -213,6 +219,7 @@ class _Loop:
                 Description(
                     config=self._config.to_dict(),
                     class_names=self._run.train_images.class_names,
+                    examples=len(self._run.train_images),
                     image_shape=self._run.train_images.image_shape,
                 ),
                 metric=None if errors is None else errors.top1_error,

@@ -88,3 +88,11 @@ def test_an_evaluation_is_of_all_or_none(root, tmp_path):
         train(config_of(root), tmp_path / "run")
     # The training until then is not lost.
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+
+
+def test_a_run_does_not_go_on_with_more_or_fewer_examples(root, tmp_path):
+    train(config_of(root, total_steps=4), tmp_path / "run")
+    next((root / "train").glob("*/*.jpg")).unlink()
+    message = r"^the run has learned from 60 examples of train until now, and there are 59; "
+    with pytest.raises(InputError, match=message):
+        train(config_of(root, total_steps=8), tmp_path / "run")

@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         format=given.format,
         examples_per_shard=given.examples_per_shard,
     )
+    if given.source == "folder" and given.path is not None:
+        inside, root = (epath.Path(p).expanduser().resolve() for p in (given.out, given.path))
+        if inside == root or root in inside.parents:
+            raise InputError(f"--out {given.out} is inside --path {given.path}; take another place")
     splits = load_splits(given.source, name=given.name, path=given.path)
     chosen = given.splits.split(",") if given.splits else list(splits)
     for split in chosen:

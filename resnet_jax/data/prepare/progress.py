@@ -86,7 +86,11 @@ class Progress:
         here = dataclasses.asdict(plan)
         path = self._notes / _PLAN
         if path.exists():
-            refuse_difference(folder, "begun", json.loads(path.read_bytes()), here)
+            try:
+                there = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise InputError(f"{path} is damaged; delete {folder} to begin anew") from error
+            refuse_difference(folder, "begun", there, here)
             return
         others = sorted(each.name for each in folder.iterdir() if each.name != _FOLDER)
         if others:
@@ -145,7 +149,14 @@ def unfinished(folder: epath.Path) -> bool:
 
 def ends(shard: Shard, source: Source) -> tuple[str, str]:
     """Returns the keys of the first and the last example of a file."""
-    return source[shard.start].key, source[shard.stop - 1].key
+    return _key(source, shard.start), _key(source, shard.stop - 1)
+
+
+def _key(source: Source, index: int) -> str:
+    try:
+        return source[index].key
+    except InputError:  # left out, or the end of the preparation, when its turn comes
+        return ""
 
 
 def refuse_difference(

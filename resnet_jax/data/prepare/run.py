@@ -116,7 +116,10 @@ def _write_shards(
 
     def make(task: tuple[str, int]) -> bytes | Bad:
         split, index = task
-        example = sources[split][index]
+        try:
+            example = sources[split][index]
+        except InputError as error:
+            return Bad(split, f"{split}:{index}", str(error))
         try:
             image = shrink(example, settings.shorter_side, settings.quality)
         except BadImageError as error:
