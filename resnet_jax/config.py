@@ -112,7 +112,7 @@ def base_config() -> ConfigDict:
     config.data.interpolation = "bilinear"  # or "bicubic"
     config.data.in_memory = True  # decoded once; False: anew each time, with random crops if wanted
     config.data.workers = placeholder(int)  # threads that decode; None: as many as cores
-    # Of the training examples that are read, the share that may be unreadable (and ten besides).
+    # Of the training examples, the share that may be unreadable (and ten besides).
     config.data.max_bad_share = 1e-3
     # "none", "pad_crop", "pad_crop_flip", "random_crop", "scale_jitter" or "inception_crop"
     config.data.augment = "none"

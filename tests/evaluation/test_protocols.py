@@ -237,7 +237,7 @@ def test_options_of_another_protocol_are_refused(options, message):
         (Protocol("ten_crop"), "images resized to 32 pixels have one crop of 32; resize them to m"),
         (Protocol(crop=40), "images resized to 32 pixels have no crop of 40"),
         (Protocol(resize=30), "images resized to 30 pixels have no crop of 32"),
-        (Protocol("multi_scale", scales=(0,)), "a scale is at least 1 pixel, and 0 is not"),
+        (Protocol("multi_scale", scales=(0,)), "a scale is 1 to 4096 pixels, and 0 is not"),
     ],
 )
 def test_crops_that_do_not_fit_are_refused(protocol, message):
