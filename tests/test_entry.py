@@ -57,6 +57,7 @@ def test_trains_and_evaluates_from_anywhere(tmp_path):
         ("train.py", ["--wrkdir=x"], "Did you mean: workdir"),
         ("train.py", ["stray"], "'stray' is no flag; flags start with --"),
         ("evaluate.py", ["--best", "--step=3"], "--step and --best each name a checkpoint"),
+        ("evaluate.py", ["--config.seed=1"], "a run has a config of its own; --config is for"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_leaves_nothing(tmp_path, name, arguments, message):

@@ -74,7 +74,7 @@ def score(
         unit=" views",
         disable=True if quiet else None,  # None: where nobody watches
     )
-    with bar:
+    with bar, np.errstate(invalid="ignore"):  # what is no number is refused at the end
         for bucket in buckets:
             rows = replicas.round_up(bucket.rows(pixels, copies))
             batches = pictures.batches(

@@ -73,7 +73,8 @@ def see(
     except InputError as raised:
         error = raised
     parallel.raise_together(error)
-    together = np.logaddexp.reduce([scores.log_probabilities for scores in found])
+    with np.errstate(invalid="ignore"):  # what is no number is refused at the end
+        together = np.logaddexp.reduce([scores.log_probabilities for scores in found])
     together -= np.float32(np.log(len(found)))
     outcomes = Outcomes.of(together, pictures.labels)
     examples = len(source)

@@ -138,3 +138,21 @@ def test_images_are_those_of_the_folder(root, tmp_path):
     other = load_source("folder", "train", path=root)
     assert np.array_equal([one[i].label for i in range(7)], [other[i].label for i in range(7)])
     assert [one[i].image for i in range(7)] == [other[i].image for i in range(7)]
+
+
+def test_what_is_made_is_no_part_of_its_source(root):
+    with pytest.raises(InputError, match=r"^--out .* is inside --path .*; take another place$"):
+        run("--source", "folder", "--path", root, "--out", root / "made")
+    assert not (root / "made").exists()
+
+
+def test_files_that_cannot_be_read_are_left_out_where_that_is_allowed(root, tmp_path, capsys):
+    victim = sorted((root / "train" / "bee").iterdir())[0]
+    victim.unlink()
+    victim.symlink_to("nowhere")
+    command = ["--source", "folder", "--path", root, "--out", tmp_path / "out"]
+    command += ["--splits", "train"]
+    with pytest.raises(InputError, match="cannot be read"):
+        run(*command)
+    run(*command, "--skip_bad", 0.5)
+    assert capsys.readouterr().out.endswith("is prepared: 6 of train\n")

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -150,6 +151,29 @@ def test_what_does_not_belong_together_is_refused(run, change, options, message)
     network = network_of_run(run)._replace(**change)
     with pytest.raises(InputError, match=message):
         evaluate_ensemble([network], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"predictions": "a file/p.jsonl"}, r"a file/p\.jsonl cannot be written: "),
+        ({"predictions": "x.json", "per_class": "x.json"}, "cannot have both predictions and"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_before_the_work(run, tmp_path, options, message):
+    (tmp_path / "a file").touch()
+    options = {name: tmp_path / path for name, path in options.items()}
+    with pytest.raises(InputError, match=message):
+        evaluate(run, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+@pytest.mark.parametrize("protocol", [None, TEN])
+def test_outputs_that_are_no_numbers_are_no_result(run, protocol):
+    network = network_of_run(run)
+    broken = jax.tree.map(lambda array: np.full_like(array, np.nan), network.variables)
+    with pytest.raises(InputError, match="are not numbers"):
+        evaluate_ensemble([network._replace(variables=broken)], protocol=protocol)
 
 
 def test_evaluate_py_says_how_images_were_shown(run, tmp_path):
