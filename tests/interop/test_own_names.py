@@ -67,8 +67,16 @@ def test_a_new_head_is_new_in_auxiliary_classifiers_too(tmp_path, name, classes)
 @pytest.mark.parametrize(
     ("dialect", "name", "message"),
     [
-        ("torchvision", "zfnet", "torchvision has no network of the kind ZFNet; resnet_jax have"),
-        ("timm", "vgg11", "timm has no network of the kind VGG; torchvision, resnet_jax have"),
+        (
+            "torchvision",
+            "zfnet",
+            "torchvision has no network of the kind ZFNet; names of such are in: resnet_jax",
+        ),
+        (
+            "timm",
+            "vgg11",
+            "timm has no network of the kind VGG; names of such are in: torchvision, ",
+        ),
         ("torchvision", "alexnet", "it has form 'torchvision' for 'paper'; force it"),
         ("torchvision", "googlenet", "it has form 'torchvision' for 'paper', bn_epsilon 0.001 for"),
         ("torchvision", "vgg16_bn", "it has bn_epsilon 1e-05 for 0.001; force it"),

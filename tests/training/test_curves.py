@@ -76,6 +76,7 @@ def test_what_comes_before_the_errors_are_down_does_not_flatten_the_rest(tmp_pat
 
 
 def test_it_leaves_no_state_and_no_file_behind(tmp_path):
+    others_had_it = "matplotlib.pyplot" in sys.modules
     draw(tmp_path, rows("test", decay(400, 4)))
-    assert "matplotlib.pyplot" not in sys.modules
+    assert ("matplotlib.pyplot" in sys.modules) == others_had_it
     assert [p.name for p in (tmp_path / "report").iterdir()] == ["curves.png"]
