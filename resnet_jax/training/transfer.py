@@ -83,7 +83,7 @@ def _transfer(fresh: PyTree, source: PyTree, new: Sequence[str]) -> PyTree:
     fresh = cast(dict[str, Array], traverse_util.flatten_dict(fresh, sep="/"))
     source = cast(dict[str, Array], traverse_util.flatten_dict(source, sep="/"))
     merged = {}
-    for path in dict.fromkeys([*fresh, *source]):
+    for path in sorted({*fresh, *source}):
         if _is_below(path, new):
             if path in fresh:
                 merged[path] = fresh[path]

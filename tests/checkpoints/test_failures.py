@@ -135,4 +135,5 @@ def test_an_error_in_the_body_does_not_lose_the_save(tmp_path):
 
     with pytest.raises(KeyError):
         fail()
-    assert Checkpoints(tmp_path, writable=False).steps() == [1]
+    with Checkpoints(tmp_path, writable=False) as checkpoints:
+        assert checkpoints.steps() == [1]
