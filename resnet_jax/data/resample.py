@@ -3,16 +3,14 @@
 It needs the package `numba`; whoever imports this has to be ready for that it is not there. As in
 Pillow's Resample.c, each axis is a sum of whole numbers, with weights of 22 bits, and the first is
 rounded to 8 bits before the second; so the order within the sums is free. What is gained is from
-working on 32 rows at once, side by side in memory, which a processor does with few instructions.
+working on 16 pixels with the same weights at once: of 16 rows first, then of 16 columns.
 """
 
 import numba
 import numpy as np
 from jaxtyping import UInt8, UInt32
 
-_BITS = 22
-_HALF = np.int32(1 << (_BITS - 1))
-_ROWS = 32
+from resnet_jax.data.vectors import BITS, GROUP, PIXELS, across, down, turn
 
 _compiled = numba.njit(nogil=True, cache=True)
 
@@ -21,7 +19,10 @@ _compiled = numba.njit(nogil=True, cache=True)
 def _weights(
     size: int, low: float, high: float, wanted: int, support: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first pixel that each result is made of, and the weights, [taps, wanted]."""
+    """Returns the first pixel that each result is made of, and the weights, [wanted, taps].
+
+    There are some more results, whose weights are 0, so that whole groups can be made.
+    """
     # Pillow takes numbers of 32 bits, and goes on with 64.
     begin, end = np.float32(low), np.float32(high)
     scale = np.float64(np.float32(end - begin)) / wanted
@@ -36,8 +37,8 @@ def _weights(
         starts[i] = max(int(centre - reach + 0.5), 0)
         stops[i] = min(int(centre + reach + 0.5), size)
         taps = max(taps, stops[i] - starts[i])
-    firsts = np.empty(wanted, np.int64)
-    weights = np.zeros((taps, wanted), np.int32)
+    firsts = np.zeros(wanted + GROUP - 1, np.int64)
+    weights = np.zeros((wanted + GROUP - 1, taps), np.int32)
     exact = np.empty(taps, np.float64)
     for i in range(wanted):
         centre = np.float64(begin) + (i + 0.5) * scale
@@ -52,7 +53,7 @@ def _weights(
         for j in range(count):
             weight = exact[j] / total if total != 0.0 else exact[j]
             rounding = -0.5 if weight < 0 else 0.5
-            weights[shift + j, i] = int(rounding + weight * (1 << _BITS))
+            weights[i, shift + j] = int(rounding + weight * (1 << BITS))
     return firsts, weights
 
 
@@ -70,67 +71,43 @@ def _filter(x: float, support: float) -> float:
 
 
 @_compiled
-def _rounded(total: int) -> np.uint8:
-    return np.uint8(min(max(total >> np.int32(_BITS), np.int32(0)), np.int32(255)))
-
-
-@_compiled
 def _horizontal(
     image: np.ndarray, columns: np.ndarray, weights: np.ndarray, first: int, out: np.ndarray
 ) -> None:
-    taps, wide = weights.shape
-    width = image.shape[1]
-    results = out.view(np.uint32)
-    # 32 rows side by side: a column of the image lies in one piece, and so does its result.
-    block = np.empty((width, _ROWS), np.uint32)
-    values = block.view(np.uint8)
-    made = np.empty((wide, _ROWS), np.uint32)
-    bytes_made = made.view(np.uint8)
-    sums = np.empty(4 * _ROWS, np.int32)
-    for start in range(0, len(out), _ROWS):
-        count = min(_ROWS, len(out) - start)
-        for row in range(count):
-            source = image[first + start + row]
-            for x in range(width):
-                block[x, row] = source[x]
-        for x in range(wide):
-            for i in range(4 * _ROWS):
-                sums[i] = _HALF
-            for tap in range(taps):
-                weight = weights[tap, x]
-                column = values[columns[x] + tap]
-                for i in range(4 * _ROWS):
-                    sums[i] += np.int32(column[i]) * weight
-            target = bytes_made[x]
-            for i in range(4 * _ROWS):
-                target[i] = _rounded(sums[i])
-        for row in range(count):
-            target_row = results[start + row]
-            for x in range(wide):
-                target_row[x] = made[x, row]
+    width, taps = image.shape[1], weights.shape[1]
+    block = np.empty((width, PIXELS), np.uint32)
+    rows = np.empty(PIXELS, np.int64)
+    sources = np.empty(PIXELS, np.int64)
+    targets = np.empty(PIXELS, np.int64)
+    for start in range(0, len(out), PIXELS):
+        for place in range(PIXELS):
+            row = min(start + place, len(out) - 1)  # the last one, several times
+            rows[place] = first + row
+            sources[place] = rows[place] * image.strides[0]
+            targets[place] = row * out.strides[0]
+        whole = width - width % GROUP
+        for x in range(0, whole, GROUP):
+            turn(image, sources, x, block)
+        for x in range(whole, width):
+            for place in range(PIXELS):
+                block[x, place] = image[rows[place], x]
+        for x in range(0, len(columns) - GROUP + 1, GROUP):
+            across(block, columns, weights, taps, x, out, targets)
 
 
 @_compiled
 def _vertical(middle: np.ndarray, rows: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    taps, tall = weights.shape
-    size = middle.shape[1]
-    sums = np.empty(size, np.int32)
-    made = np.empty(size, np.uint8)
+    tall, wide, _ = out.shape
+    taps, apart = weights.shape[1], middle.strides[0]
+    whole = wide - wide % PIXELS
+    rest = np.empty((PIXELS, 3), np.uint8)
     for y in range(tall):
-        for i in range(size):
-            sums[i] = _HALF
-        for tap in range(taps):
-            weight = weights[tap, y]
-            row = middle[rows[y] - rows[0] + tap]
-            for i in range(size):
-                sums[i] += np.int32(row[i]) * weight
-        for i in range(size):
-            made[i] = _rounded(sums[i])
-        target = out[y]
-        for x in range(size // 4):
-            target[x, 0] = made[4 * x]
-            target[x, 1] = made[4 * x + 1]
-            target[x, 2] = made[4 * x + 2]
+        first = (rows[y] - rows[0]) * apart
+        for x in range(0, whole, PIXELS):
+            down(middle, first + 4 * x, apart, weights, y, taps, out, 3 * (y * wide + x))
+        if whole < wide:
+            down(middle, first + 4 * whole, apart, weights, y, taps, rest, 0)
+            out[y, whole:] = rest[: wide - whole]
 
 
 @numba.njit(
@@ -150,7 +127,7 @@ def resample(
     """Writes a box of an image, resampled as Pillow does it, first along the rows.
 
     Args:
-      image: Each pixel the bytes of red, green, blue, and anything.
+      image: Each pixel the bytes of red, green, blue, and anything; each row in one piece.
       left: Of the box, in pixels; and so are the others.
       upper: Its upper end.
       right: Its right end.
@@ -162,8 +139,7 @@ def resample(
     tall, wide, _ = out.shape
     columns, column_weights = _weights(width, left, right, wide, support)
     rows, row_weights = _weights(height, upper, lower, tall, support)
-    first = rows[0]
-    last = rows[-1] + len(row_weights)
-    middle = np.empty((last - first, 4 * wide), np.uint8)
-    _horizontal(image, columns, column_weights, first, middle)
+    count = rows[tall - 1] + row_weights.shape[1] - rows[0]
+    middle = np.empty((count, -(-wide // PIXELS) * 4 * PIXELS), np.uint8)
+    _horizontal(image, columns, column_weights, rows[0], middle)
     _vertical(middle, rows, row_weights, out)
