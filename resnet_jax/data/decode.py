@@ -71,17 +71,10 @@ def decode_crop(
     """
     try:
         plan = _Plan(example.key, place, out.shape[:2], interpolation, exact)
-        found = None
+        grey = None
         if isinstance(example.image, bytes):
-            found = _decode_jpeg(example.image, plan)
-        pixels, box = _decode(example, plan) if found is None else found
-        if isinstance(pixels, Image.Image):
-            _resample(pixels, box, out, interpolation)
-            return pixels.mode == "L"
-        resample = _compiled_resample()
-        assert resample is not None
-        resample(pixels.view(np.uint32)[..., 0], *box, _SUPPORT[interpolation], out)
-        return False
+            grey = _decode_jpeg(example.image, plan, out, interpolation)
+        return _decode(example, plan, out, interpolation) if grey is None else grey
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -179,25 +172,35 @@ def _resample(
 
 
 def _decode_jpeg(
-    file: bytes, plan: _Plan
-) -> tuple[Image.Image | UInt8[np.ndarray, "height width 4"], Box] | None:
-    """Returns what is needed of a JPEG; None where Pillow has to judge."""
+    file: bytes,
+    plan: _Plan,
+    out: UInt8[np.ndarray, "height width 3"],
+    interpolation: Interpolation,
+) -> bool | None:
+    """Writes a part of a JPEG; returns whether it is grey, or None where Pillow has to judge."""
     decoder = jpeg_decoder()
     header = None if decoder is None else decoder.header(file)
     if decoder is None or header is None:
         return None
     factor, region, box = plan(header.height, header.width, reducible=True)
-    padded = not header.grey and _compiled_resample() is not None
-    pixels = decoder.decode(file, header, factor, region, padded=padded)
+    pixels = decoder.decode(file, header, factor, region)
     if pixels is None:
         return None
-    if padded:
-        return pixels, box
-    return Image.fromarray(pixels[..., 0] if header.grey else pixels), box
+    resample = _compiled_resample()
+    if resample is None:
+        _resample(Image.fromarray(pixels[..., :3]), box, out, interpolation)
+    else:
+        resample(pixels.view(np.uint32)[..., 0], *box, _SUPPORT[interpolation], out)
+    return header.grey
 
 
-def _decode(example: Example, plan: _Plan) -> tuple[Image.Image, Box]:
-    """Returns what is needed of any image, by Pillow."""
+def _decode(
+    example: Example,
+    plan: _Plan,
+    out: UInt8[np.ndarray, "height width 3"],
+    interpolation: Interpolation,
+) -> bool:
+    """Writes a part of any image, by Pillow; returns whether it is grey."""
     pixels = example.image
     if isinstance(pixels, np.ndarray):
         height, width, channels = pixels.shape
@@ -205,14 +208,17 @@ def _decode(example: Example, plan: _Plan) -> tuple[Image.Image, Box]:
             raise InputError(f"image {example.key} has {channels} channels; it has to have 1 or 3")
         _, region, box = plan(height, width, reducible=False)
         pixels = pixels[region.upper : region.lower, region.left : region.right]
-        return Image.fromarray(pixels[..., 0] if channels == 1 else pixels), box
-    with Image.open(io.BytesIO(pixels), formats=_FORMATS) as image:
-        width, height = image.size
-        reducible = isinstance(image.format, str) and image.format in ("JPEG", "MPO")
-        factor, region, box = plan(height, width, reducible=reducible)
-        if factor > 1:
-            image.draft(None, (width // factor, height // factor))
-        return _usual(image.crop(region)), box
+        part = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    else:
+        with Image.open(io.BytesIO(pixels), formats=_FORMATS) as image:
+            width, height = image.size
+            reducible = isinstance(image.format, str) and image.format in ("JPEG", "MPO")
+            factor, region, box = plan(height, width, reducible=reducible)
+            if factor > 1:
+                image.draft(None, (width // factor, height // factor))
+            part = _usual(image.crop(region))
+    _resample(part, box, out, interpolation)
+    return part.mode == "L"
 
 
 def _usual(image: Image.Image) -> Image.Image:

@@ -27,10 +27,13 @@ _STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLOURS, _LOSSLESS
     8,
     15,
 )
-_AS_RGB, _AS_RGBX, _AS_GREY = 0, 2, 6
+_AS_RGBX = 2
 _RGB, _YCBCR, _GREY = 0, 1, 2
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 """Pixels of the blocks that are decoded as one, by the kind of subsampling."""
+
+_BESIDE = 2
+"""From how many pixels away a pixel may have its colour, where colours are subsampled."""
 
 
 class Header(NamedTuple):
@@ -114,28 +117,25 @@ class JpegDecoder:
         return Header(self._get(_WIDTH), self._get(_HEIGHT), colours == _GREY, block)
 
     def decode(
-        self, file: bytes, header: Header, factor: int, region: Region, *, padded: bool = False
-    ) -> UInt8[np.ndarray, "height width channels"] | None:
+        self, file: bytes, header: Header, factor: int, region: Region
+    ) -> UInt8[np.ndarray, "height width 4"] | None:
         """Returns a part of the image; None where Pillow has to judge, because there is damage.
+
+        A pixel is red, green, blue, which are the same in grey images, and anything.
 
         Args:
           file: The JPEG.
           header: What `header` has just returned for it.
           factor: By how much the image is reduced: 1, 2, 4 or 8.
           region: Which part of the reduced image.
-          padded: Whether a pixel of three channels has a fourth one, of anything.
         """
-        # The colours of the outermost blocks lack their neighbours: one more on each side.
+        # Whole blocks, and the colours of their outermost pixels lack those beside them.
         block = header.block // factor
         width = -(-header.width // factor)
-        left = max(0, region.left // block - 1) * block
-        right = min(width, (-(-region.right // block) + 1) * block)
+        left = max(0, (region.left - _BESIDE) // block * block)
+        right = min(width, -(-(region.right + _BESIDE) // block) * block)
         height = region.lower - region.upper
-        if header.grey:
-            kind, channels = _AS_GREY, 1
-        else:
-            kind, channels = (_AS_RGBX, 4) if padded else (_AS_RGB, 3)
-        out = np.empty((height, right - left, channels), np.uint8)
+        out = np.empty((height, right - left, 4), np.uint8)
         library, handle = self._library, self._handle
         wanted = _Region(left, region.upper, right - left, height)
         if (
@@ -147,7 +147,7 @@ class JpegDecoder:
                 len(file),
                 out.ctypes.data,
                 out.strides[0],
-                kind,
+                _AS_RGBX,
             )
         ):
             return None
