@@ -7,6 +7,26 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from resnet_jax.errors import InputError
 
 
+def worker_count(asked: int | None) -> int:
+    """Returns how many threads work: as many as asked for, or as there are cores for this process.
+
+    Raises:
+      InputError: The number is not positive.
+    """
+    if asked is None:
+        return cores()
+    if asked < 1:
+        raise InputError(f"there is at least 1 worker, and {asked} were asked for")
+    return asked
+
+
+def cores() -> int:
+    """Returns how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Workers:
     """A number of threads; how many there are decides about the time alone."""
 
@@ -14,14 +34,12 @@ class Workers:
         """Makes them.
 
         Args:
-          count: How many; by default as many as the machine has cores.
+          count: How many; by default as many as there are cores for this process.
 
         Raises:
           InputError: The number is not positive.
         """
-        if count is not None and count < 1:
-            raise InputError(f"there is at least 1 worker, and {count} were asked for")
-        self._count = count or os.cpu_count() or 1
+        self._count = worker_count(count)
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="decode")
 
     def each(self, work: Callable[[int], None], count: int) -> None:

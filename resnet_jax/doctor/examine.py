@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int64, PyTree
 
 from resnet_jax.data import Batch, Draws, Example, Order, Source, Statistics, prefetch
+from resnet_jax.data.workers import cores
 from resnet_jax.doctor.findings import Findings, Reading, Step
-from resnet_jax.doctor.subject import Subject, cores
+from resnet_jax.doctor.subject import Subject
 from resnet_jax.doctor.timing import pace, seconds_of
 from resnet_jax.errors import InputError
 

@@ -13,6 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from resnet_jax.data import BadRecords, DecodedImages, ImageSet, ScaleJitter, Source, load_source
+from resnet_jax.data.workers import cores, worker_count
 from resnet_jax.doctor.findings import Case
 from resnet_jax.files import is_local
 from resnet_jax.training.run import Run
@@ -60,12 +61,7 @@ class Subject:
     @property
     def workers(self) -> int:
         """How many threads decode."""
-        return self.run.config.data.workers or cores()
-
-
-def cores() -> int:
-    """Returns how many cores this machine has."""
-    return os.cpu_count() or 1
+        return worker_count(self.run.config.data.workers)
 
 
 def case_of(subject: Subject) -> Case:

@@ -1,10 +1,11 @@
+import os
 import threading
 import time
 
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.data.workers import Workers
+from resnet_jax.data.workers import Workers, worker_count
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -38,3 +39,12 @@ def test_the_error_of_the_least_number_is_raised():
 def test_no_workers_are_refused():
     with pytest.raises(InputError, match=r"^there is at least 1 worker, and 0 were asked for$"):
         Workers(0)
+
+
+def test_by_default_every_core_that_this_process_may_use_has_a_worker(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
+    assert worker_count(None) == 3
+    assert worker_count(7) == 7
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert worker_count(None) == 2

@@ -1,6 +1,5 @@
 """Work that threads do ahead of time, with its results in order."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,16 +10,15 @@ _Out = TypeVar("_Out")
 
 
 def in_order(
-    work: Callable[[_In], _Out], tasks: Iterable[_In], workers: int | None = None
+    work: Callable[[_In], _Out], tasks: Iterable[_In], workers: int
 ) -> Generator[_Out, None, None]:
     """Yields the results of some work in the order of its tasks.
 
     Args:
       work: What is done with each task.
       tasks: The tasks. Only a few are taken ahead of the result that is wanted.
-      workers: How many threads work; by default as many as there are cores.
+      workers: How many threads work.
     """
-    workers = workers or os.cpu_count() or 1
     waiting: deque[Future[_Out]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
         try:

@@ -31,6 +31,7 @@ from resnet_jax.data.prepare.shards import (
 from resnet_jax.data.prepare.shrink import BadImageError, shrink
 from resnet_jax.data.prepare.verify import read_manifest
 from resnet_jax.data.source import Source
+from resnet_jax.data.workers import worker_count
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local
 
@@ -70,8 +71,7 @@ def prepare(
     """
     if not 0 <= skip_bad < 1:
         raise InputError(f"the share that may be left out is from 0 to below 1, not {skip_bad}")
-    if workers is not None and workers < 1:
-        raise InputError(f"there is at least 1 worker, and {workers} were asked for")
+    workers = worker_count(workers)
     plan = make_plan(sources, name, version, settings or Settings())
     folder = epath.Path(out).expanduser() / name / version
     with only_writer(folder):
@@ -103,7 +103,7 @@ def _write_shards(
     progress: Progress,
     done: dict[str, Done],
     limit: BadLimit,
-    workers: int | None,
+    workers: int,
 ) -> None:
     """Writes the files that are not among those done, and enters them there."""
     settings = plan.settings
