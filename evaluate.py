@@ -16,6 +16,7 @@ from typing import get_args
 from absl import flags
 
 from resnet_jax import data, entry, evaluation
+from resnet_jax.command import chosen_checkpoint
 from resnet_jax.errors import InputError
 from resnet_jax.parallel import is_primary
 
@@ -47,9 +48,7 @@ PER_CLASS = flags.DEFINE_string("per_class", None, "A .csv or .json for the erro
 
 def main() -> None:
     """Evaluates what the flags say."""
-    if BEST.value and STEP.value is not None:
-        raise InputError("--step and --best each name a checkpoint; give one of them")
-    which = "best" if BEST.value else "newest" if STEP.value is None else STEP.value
+    which = chosen_checkpoint(STEP.value, best=BEST.value)
     options = evaluation.Options(
         split=SPLIT.value,
         batch_size=BATCH_SIZE.value,

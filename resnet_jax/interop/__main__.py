@@ -7,7 +7,7 @@ wrong input, 1 anything else.
 from collections.abc import Sequence
 from typing import get_args
 
-from resnet_jax.command import Parser, run
+from resnet_jax.command import Parser, add_checkpoint, chosen_checkpoint, run
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, weights_of_run
 from resnet_jax.interop.naming import DialectName
@@ -32,20 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("destination", help=_DESTINATION)
     parser.add_argument("--to", choices=_DIALECTS, required=True, help="names of the destination")
     parser.add_argument("--from", choices=_DIALECTS, dest="dialect", help="names of the source")
-    parser.add_argument("--step", type=int, help="of a run: step of the checkpoint, or the newest")
-    parser.add_argument("--best", action="store_true", help="of a run: the one with least error")
+    add_checkpoint(parser)
     parser.add_argument(
         "--force", action="store_true", help="also where the other library has no such network"
     )
     given = parser.parse_args(arguments)
-    if given.best and given.step is not None:
-        raise InputError("--step and --best each name a checkpoint; give one of them")
+    which = chosen_checkpoint(given.step, best=given.best)
     if is_run(given.source):
         if given.dialect is not None:
             raise InputError(f"{given.source} is a run, whose names are our own; leave --from out")
-        which = "best" if given.best else "newest" if given.step is None else given.step
         weights = weights_of_run(given.source, which)
-    elif given.best or given.step is not None:
+    elif which != "newest":
         raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
     else:
         weights = read_weights(given.source, dialect=given.dialect)

@@ -109,6 +109,12 @@ def test_a_run_and_weights_are_exported_from_the_command_line(tmp_path, capsys):
     np.testing.assert_allclose(program.call(images), np.asarray(wanted), rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="is no run, so it has no checkpoints to choose from"):
         main([str(weights), str(tmp_path / "c"), "--best"])
+    with pytest.raises(InputError, match="is no run, so it has no checkpoints to choose from"):
+        main([str(weights), str(tmp_path / "c"), "--step", "4"])
+    with pytest.raises(InputError, match="--step and --best each name a checkpoint; give one"):
+        main([str(tmp_path / "run"), str(tmp_path / "c"), "--step", "4", "--best"])
+    with pytest.raises(InputError, match="no checkpoint 3"):
+        main([str(tmp_path / "run"), str(tmp_path / "c"), "--step", "3"])
     with pytest.raises(InputError, match="no platform 'gpu'; "):
         main([str(weights), str(tmp_path / "c"), "--platforms", "gpu"])
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -122,6 +128,8 @@ def test_what_cannot_be_exported_is_refused(network):
         export.export_stablehlo(model, variables, shape, platforms=["rocm"])
     with pytest.raises(InputError, match="a program needs a platform, such as 'cpu'"):
         export.export_stablehlo(model, variables, shape, platforms=[])
+    with pytest.raises(InputError, match="the platforms are cpu, cpu; name each of them once"):
+        export.export_stablehlo(model, variables, shape, platforms=["cpu", "cpu"])
     with pytest.raises(
         InputError, match=r"cannot be exported with these variables .*\(16, 16, 1\)"
     ):

@@ -43,8 +43,8 @@ def export_stablehlo(
       platforms: Of "cpu", "cuda" and "tpu".
 
     Raises:
-      InputError: There is no such platform, the variables or the images are not the network's, or
-        the package `flatbuffers` is missing.
+      InputError: There is no such platform or one is named twice, the variables or the images are
+        not the network's, or the package `flatbuffers` is missing.
     """
     _need_flatbuffers()
     platforms = tuple(platforms)
@@ -53,6 +53,8 @@ def export_stablehlo(
             raise unknown("platform", platform, PLATFORMS)
     if not platforms:
         raise InputError(f"a program needs a platform, such as {PLATFORMS[0]!r}")
+    if len(set(platforms)) < len(platforms):
+        raise InputError(f"the platforms are {', '.join(platforms)}; name each of them once")
 
     def logits_of(images: Shaped[Array, "n h w c"]) -> Float[Array, "n classes"]:
         if statistics is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from resnet_jax.command import Parser, run
+from resnet_jax.command import Parser, add_checkpoint, chosen_checkpoint, run
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, restore
 from resnet_jax.files import check_writable, write_atomically
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m resnet_jax.interop.export", description=__doc__)
     parser.add_argument("source", help="workdir of a run, file, folder, or owner/name of the hub")
     parser.add_argument("destination", help="file to be made")
-    parser.add_argument("--best", action="store_true", help="of a run: the one with least error")
+    add_checkpoint(parser)
     parser.add_argument(
         "--normalised",
         action="store_true",
@@ -38,22 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="separated by commas")
     given = parser.parse_args(arguments)
+    which = chosen_checkpoint(given.step, best=given.best)
     destination = epath.Path(given.destination)
     if destination.exists():
         raise InputError(f"there is something at {destination} already; name a new file")
     check_writable(destination)
     if is_run(given.source):
-        run = restore(given.source, "best" if given.best else "newest")
+        run = restore(given.source, which)
         model, variables, statistics = run.model, run.variables, run.statistics
         image_shape = run.image_shape
-    elif given.best:
+    elif which != "newest":
         raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
     else:
         pretrained = load_pretrained(given.source)
         model, variables = pretrained.network, pretrained.variables
         preprocessing = pretrained.preprocessing
         statistics, size = preprocessing.statistics(), preprocessing.image_size
-        image_shape = (size, size, len(preprocessing.mean))
+        image_shape = (size, size, pretrained.in_channels)
     program = export_stablehlo(
         model,
         variables,
