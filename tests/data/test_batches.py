@@ -85,6 +85,19 @@ def test_restarting_goes_on_as_if_nothing_had_been(start, length, seed):
         assert_equal(batch, expected)
 
 
+def test_restarting_reads_nothing_of_what_came_before(monkeypatch):
+    read = []
+    original = Numbered.read
+
+    def noted(self, indices, crops=None):
+        read.append(indices)
+        return original(self, indices, crops)
+
+    monkeypatch.setattr(Numbered, "read", noted)
+    batch = next(iter(train(start=1000, stop=1010)))
+    np.testing.assert_array_equal(np.concatenate(read), number(batch))
+
+
 def test_seeds_differ():
     one, other = (np.concatenate([number(b) for b in train(seed=seed)]) for seed in (0, 1))
     assert (one != other).any()
