@@ -12,6 +12,20 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def place(path: epath.PathLike) -> epath.Path:
+    """Returns a path that someone gave; `~` is their home.
+
+    Raises:
+      InputError: It is in a store of a kind that is not known, such as `https://...`.
+    """
+    try:
+        return epath.Path(path).expanduser()
+    except KeyError as error:  # of etils
+        raise InputError(
+            f"{path} is in no store that can be read and written here; give a file or folder"
+        ) from error
+
+
 def write_atomically(path: epath.PathLike, content: bytes) -> None:
     """Writes a file, durably; until it is whole, whoever reads finds the old one, or none.
 

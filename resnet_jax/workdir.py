@@ -12,7 +12,7 @@ from typing import Self, TypeAlias
 from etils import epath
 
 from resnet_jax.errors import InputError
-from resnet_jax.files import is_local, write_atomically
+from resnet_jax.files import is_local, place, write_atomically
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -33,7 +33,7 @@ class Layout:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        path = epath.Path(path).expanduser()
+        path = place(path)
         self.path = path.resolve() if is_local(path) else path
         self.config_path = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"

@@ -55,6 +55,7 @@ def test_trains_and_evaluates_from_anywhere(tmp_path):
         ("train.py", ["--config.total_steps=x"], "invalid literal for int"),
         ("train.py", ["--config=nowhere.py"], "No such file"),
         ("train.py", ["--wrkdir=x"], "Did you mean: workdir"),
+        ("train.py", ["--workdir=https://a/b"], "https://a/b is in no store that can be read"),
         ("train.py", ["stray"], "'stray' is no flag; flags start with --"),
         ("evaluate.py", ["--best", "--step=3"], "--step and --best each name a checkpoint"),
         ("evaluate.py", ["--config.seed=1"], "a run has a config of its own; --config is for"),

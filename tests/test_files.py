@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from resnet_jax.files import GrowingFile, is_local, write_atomically
+from resnet_jax import InputError
+from resnet_jax.files import GrowingFile, is_local, place, write_atomically
 
 WRITE_AND_DIE = """
 import os, signal, sys
@@ -53,6 +54,12 @@ def test_the_folder_is_made(tmp_path):
 )
 def test_what_is_local(path, local):
     assert is_local(path) is local
+
+
+def test_a_place_is_one_that_can_be_read_and_written():
+    assert place("~/a").is_absolute()
+    with pytest.raises(InputError, match="^https://example.org/a is in no store that can be read"):
+        place("https://example.org/a")
 
 
 def test_in_an_object_store_it_is_one_object(object_store):

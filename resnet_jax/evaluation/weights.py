@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import interop
-from resnet_jax.errors import InputError
 from resnet_jax.evaluation.checkpoint import Which, restore
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.networks import evaluate_networks
@@ -79,11 +78,6 @@ def network_of_weights(
     pretrained = interop.load_pretrained(source, preprocessing=preprocessing, dtype=dtype)
     preprocessing = pretrained.preprocessing
     channels = pretrained.in_channels
-    if len(preprocessing.mean) != channels:
-        raise InputError(
-            f"{source} takes images of {channels} channels, and what is subtracted has "
-            f"{len(preprocessing.mean)}"
-        )
     config = config.copy_and_resolve_references()
     config.data.image_size = preprocessing.image_size
     config.data.eval_resize = preprocessing.resize
@@ -96,7 +90,7 @@ def network_of_weights(
         step=None,
         model=pretrained.network,
         variables=pretrained.variables,
-        statistics=preprocessing.statistics(),
+        statistics=pretrained.statistics(),
         preparation=Preparation(
             preprocessing.image_size, preprocessing.resize, preprocessing.interpolation
         ),

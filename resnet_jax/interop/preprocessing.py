@@ -45,6 +45,20 @@ class Preprocessing(NamedTuple):
         return Statistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
+def usual(channels: int = 3, side: int = 224) -> Preprocessing:
+    """Returns the preprocessing of a network of which nothing is said.
+
+    Args:
+      channels: Of its images. For three the mean and the deviation of ImageNet's colours; others
+        stay as they are, from 0 to 1, for whose mean is not known.
+      side: Of its images; they are the centre, 7/8 of the shorter side, as 224 pixels are of 256.
+    """
+    resize = round(side * 256 / 224)
+    if channels == 3:
+        return Preprocessing(side, resize)
+    return Preprocessing(side, resize, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+
 def of_statistics(
     statistics: Statistics, *, image_size: int, resize: int, interpolation: Interpolation
 ) -> Preprocessing:

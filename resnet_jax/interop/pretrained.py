@@ -8,6 +8,8 @@ from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Float32, PyTree
 
+from resnet_jax.data import Statistics
+from resnet_jax.errors import InputError
 from resnet_jax.interop.beside import is_beside, settled
 from resnet_jax.interop.families import Network
 from resnet_jax.interop.form import network_shapes
@@ -38,6 +40,19 @@ class Pretrained(NamedTuple):
         """Channels of the images."""
         flat = traverse_util.flatten_dict(self.variables, sep="/")
         return image_channels(self.network, cast(dict[str, np.ndarray], flat))
+
+    def statistics(self) -> Statistics:
+        """Returns what images are normalised with.
+
+        Raises:
+          InputError: It is for images of other channels.
+        """
+        there, here = len(self.preprocessing.mean), self.in_channels
+        if there != here:
+            raise InputError(
+                f"{self.source} takes images of {here} channels, and what is subtracted has {there}"
+            )
+        return self.preprocessing.statistics()
 
 
 def load_pretrained(
@@ -118,7 +133,8 @@ def save_pretrained(
         which timm and transformers make the network; `NAME.h5` for Keras, `NAME.caffemodel` (or a
         folder) for Caffe.
       to: The library, or "resnet_jax" for our own names.
-      preprocessing: What images have to go through; by default what is usual for ImageNet.
+      preprocessing: What images have to go through; by default what is usual for ImageNet, or, for
+        images of other than 3 channels, nothing but to be resized and cropped.
       force: Write even where the library's network would compute something else, because it pads
         the max-pool or places the stride in another way.
 
@@ -126,5 +142,5 @@ def save_pretrained(
       InputError: It is another network, the variables are not its, the library has no such
         network, or there is something at the destination.
     """
-    weights = of_variables(network, variables, preprocessing or Preprocessing(), "the network")
+    weights = of_variables(network, variables, preprocessing, "the network")
     write_weights(weights, destination, to, force=force)

@@ -26,6 +26,7 @@ _TORCHVISION_V2 = ("-11ad3fa6", "-cd907fc2", "-f82ba261")
 _TORCHVISION_GOOGLENET = "-1378be20"
 """End of the name of torchvision's weights of GoogLeNet, which want other images than the rest."""
 
+_LONGEST_MESSAGE = 1000
 _HALF = (0.5, 0.5, 0.5)
 _CAFFE_MEANS = {
     "keras": (123.68, 116.779, 103.939),
@@ -58,11 +59,20 @@ def read_weights(
       InputError: There is no such source, it cannot be read, or the arrays are those of no
         network; the message has the first names and shapes that differ.
     """
-    found = find(source)
+    try:
+        found = find(source)
+    except InputError as error:
+        raise InputError(_printable(str(error))) from error
     try:
         return _weights(found, str(source), dialect, preprocessing, options)
     except InputError as error:
-        raise InputError(f"{source} cannot be taken: {error}") from error
+        raise InputError(_printable(f"{source} cannot be taken: {error}")) from error
+
+
+def _printable(message: str) -> str:
+    """Returns a message, in which a stranger's words may stand, fit for a terminal."""
+    shown = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+    return "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def _weights(
@@ -103,7 +113,8 @@ def _weights(
         if fill is not None and ours[name].tobytes() == filled(ours, name, fill).tobytes():
             del ours[name]  # as it is where nothing else is known
     if preprocessing is None:
-        preprocessing = _preprocessing(found, dialect, entry)
+        usual = preprocessings.usual(channels, family.side)
+        preprocessing = _preprocessing(found, dialect, entry, usual)
         mean_image = found.mean_image if mean_image is None else mean_image
         if mean_image is not None:
             size = preprocessing.image_size
@@ -118,7 +129,9 @@ def _timm(found: Found) -> DialectName | None:
     return "timm" if "architecture" in (found.config or {}) else None
 
 
-def _preprocessing(found: Found, dialect: DialectName, entry: Mapping[str, Json]) -> Preprocessing:
+def _preprocessing(
+    found: Found, dialect: DialectName, entry: Mapping[str, Json], usual: Preprocessing
+) -> Preprocessing:
     config = (found.config or {}).get("pretrained_cfg")
     match entry.get("preprocessing"):
         case dict() as said:
@@ -135,4 +148,4 @@ def _preprocessing(found: Found, dialect: DialectName, entry: Mapping[str, Json]
         case _ if dialect == "torchvision" and found.path.stem.endswith(_TORCHVISION_GOOGLENET):
             return Preprocessing(mean=_HALF, std=_HALF)
         case _:
-            return Preprocessing()
+            return usual

@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
+from resnet_jax.files import place
 from resnet_jax.interop.caffe_file import read_caffe, read_mean_image
 from resnet_jax.interop.hdf5 import MAGIC as HDF5_MAGIC
 from resnet_jax.interop.hub import download, is_hub_id
@@ -20,6 +21,7 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CAFFE = ".caffemodel"
 _MEAN = "*mean.binaryproto"
 _LEGACY_MAGICS = (b"\x80\x02", b"./Pa", b"sys_")
+_LOOKED_AT = 9
 _LONGEST_NAME = 200
 
 
@@ -54,7 +56,7 @@ def find(source: epath.PathLike) -> Found:
     Raises:
       InputError: There is nothing, or it cannot be read.
     """
-    path = epath.Path(source).expanduser()
+    path = place(source)
     if not path.exists():
         if not is_hub_id(str(source)):
             raise InputError(f"there is no file or folder {source}")
@@ -98,8 +100,8 @@ def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
 
 def _read(path: epath.Path) -> Found:
     with path.open("rb") as file:
-        magic = file.read(len(HDF5_MAGIC))
-    if magic == HDF5_MAGIC or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
+        magic = file.read(_LOOKED_AT)
+    if magic.startswith(HDF5_MAGIC) or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
         model = read_keras(path)
         return Found(model.arrays, model.metadata, model.config, None, path)
     if magic.startswith(ZIP_MAGIC):
@@ -112,6 +114,10 @@ def _read(path: epath.Path) -> Found:
     if path.suffix == _CAFFE:
         blobs, name = read_caffe(path)
         return Found(blobs, {ENTRY: name} if name.startswith("{") else {}, None, None, path)
+    if path.suffix != ".safetensors" and magic[8:] != b"{":  # the header, behind its length
+        raise InputError(
+            f"{path} is no file of weights: neither of safetensors, nor of PyTorch, Keras or Caffe"
+        )
     arrays, metadata = read_safetensors(path)
     return Found(arrays, metadata, None, None, path)
 

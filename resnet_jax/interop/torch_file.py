@@ -43,11 +43,9 @@ def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             return _Reader(archive, path.stat().length).tensors()
     except InputError as error:
-        raise InputError(f"{path} cannot be read: {_printable(error)}") from error
+        raise InputError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # a broken archive can raise anything in zipfile
-        raise InputError(
-            f"{path} cannot be read: its archive is damaged ({_printable(error)})"
-        ) from error
+        raise InputError(f"{path} cannot be read: its archive is damaged ({error})") from error
 
 
 class _Reader:
@@ -139,8 +137,3 @@ def _state_dict(value: Value) -> dict[str, Tensor]:
             raise InputError(f"{name!r} is no tensor; save the module's state_dict() alone")
         tensors[name] = tensor
     return tensors
-
-
-def _printable(error: Exception) -> str:
-    """Returns a message in which names of the file's author may stand, fit for a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(error)[:400])

@@ -13,7 +13,7 @@ from resnet_jax.interop.beside import beside_shapes
 from resnet_jax.interop.families import Network, family_of
 from resnet_jax.interop.form import check_fit, check_types, network_shapes
 from resnet_jax.interop.naming import Place
-from resnet_jax.interop.preprocessing import Preprocessing
+from resnet_jax.interop.preprocessing import Preprocessing, usual
 
 MEAN_IMAGE = "preprocessing/mean_image"
 """Name of a preprocessing's mean image among the arrays of a file."""
@@ -46,7 +46,7 @@ class Weights(NamedTuple):
 def of_variables(
     network: nn.Module,
     variables: Variables,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     source: str,
     *,
     batches_tracked: int = 0,
@@ -56,7 +56,7 @@ def of_variables(
     Args:
       network: The network, of a class of this package.
       variables: Its `params` and, if it has any, `batch_stats`.
-      preprocessing: What images have to go through.
+      preprocessing: What images have to go through; `None`: what is usual.
       source: What it is called in messages.
       batches_tracked: How many batches its statistics have seen, as PyTorch counts them.
 
@@ -68,7 +68,8 @@ def of_variables(
     arrays = {name: np.asarray(array) for name, array in flat.items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     try:
-        expected = network_shapes(network, image_channels(network, arrays))
+        channels = image_channels(network, arrays)
+        expected = network_shapes(network, channels)
         check_fit(Place, shapes, expected)
         check_types(arrays)
     except InputError as error:
@@ -78,6 +79,7 @@ def of_variables(
         for name in beside_shapes(expected)
         if name.startswith("batches_tracked/")
     }
+    preprocessing = preprocessing or usual(channels, family_of(network).side)
     return Weights(cast(Network, network), arrays | counts, preprocessing, source)
 
 

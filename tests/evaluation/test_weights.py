@@ -103,7 +103,8 @@ def test_preprocessing_and_errors_are_those_of_torch(tmp_path):
 def test_data_of_other_classes_or_channels_is_refused(tmp_path, classes, channels, message):
     network = small_network(num_classes=classes)
     path = tmp_path / "a.safetensors"
-    interop.save_pretrained(network, random_variables(network, channels), path, to="torchvision")
+    variables, preprocessing = random_variables(network, channels), interop.Preprocessing()
+    interop.save_pretrained(network, variables, path, to="torchvision", preprocessing=preprocessing)
     with pytest.raises(InputError, match=f"{path} {message}"):
         evaluate_weights(path, tiny_config())
 

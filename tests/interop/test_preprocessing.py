@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from resnet_jax import InputError
-from resnet_jax.interop import Preprocessing, load_pretrained
+from resnet_jax import InputError, create_model
+from resnet_jax.interop import Preprocessing, load_pretrained, save_pretrained
 from tests.interop.references import DEPTHS, library
-from tests.interop.small import small_network, write
+from tests.interop.small import random_variables, small_network, write
 
 
 def folder(path, network, dialect, **files):
@@ -18,6 +18,36 @@ def folder(path, network, dialect, **files):
         text = content if isinstance(content, str) else json.dumps(content)
         (path / f"{name}.json").write_text(text)
     return path
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "usual"),
+    [
+        (small_network(), 3, Preprocessing()),
+        (small_network(), 1, Preprocessing(mean=(0.0,), std=(1.0,))),
+        (small_network(), 4, Preprocessing(mean=(0.0,) * 4, std=(1.0,) * 4)),
+        (create_model("lenet5"), 1, Preprocessing(32, 37, mean=(0.0,), std=(1.0,))),
+    ],
+)
+def test_what_is_usual_fits_the_network(tmp_path, network, channels, usual):
+    variables, path = random_variables(network, channels), tmp_path / "a.safetensors"
+    save_pretrained(network, variables, path, to="resnet_jax")
+    found = load_pretrained(path)
+    assert found.preprocessing == usual
+    assert found.statistics().mean.shape == (channels,)
+    if network == small_network():
+        write(path, network, channels=channels)
+        assert load_pretrained(path).preprocessing == usual
+
+
+def test_numbers_for_other_channels_are_refused_where_they_are_used(tmp_path):
+    network, path = small_network(), tmp_path / "a.safetensors"
+    write(path, network, channels=1)
+    found = load_pretrained(path, preprocessing=Preprocessing())
+    with pytest.raises(
+        InputError, match="takes images of 1 channels, and what is subtracted has 3"
+    ):
+        found.statistics()
 
 
 TIMM = {

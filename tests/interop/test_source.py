@@ -1,12 +1,15 @@
 """Places where weights are, or are not."""
 
+import json
 import sys
 import types
 
+import numpy as np
 import pytest
 
 from resnet_jax import InputError
 from resnet_jax.interop import load_pretrained, save_pretrained
+from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
 from tests.interop.small import random_variables, small_network, write
 
 
@@ -25,6 +28,39 @@ def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match=r"owner/name is not .* pip install 'resnet_jax\[hub\]'$"):
         load_pretrained("owner/name")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.h5", "a.keras", "a.bin", "a"])
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>404</html>", bytes(5000)])
+def test_a_file_of_another_kind_is_not_taken_for_safetensors(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is no file of weights: neither of safetensors"):
+        load_pretrained(tmp_path / name)
+    write(tmp_path / name, small_network())
+    assert load_pretrained(tmp_path / name).network == small_network()
+
+
+def test_a_store_that_nobody_knows_is_refused():
+    network, url = small_network(), "https://example.org/a.safetensors"
+    with pytest.raises(InputError, match=r"^https://example.org/a.safetensors is in no store that"):
+        load_pretrained(url)
+    with pytest.raises(InputError, match=r"^https://example.org/a.safetensors is in no store that"):
+        save_pretrained(network, random_variables(network), url, to="torchvision")
+
+
+def test_the_words_of_a_file_are_fit_for_a_terminal(tmp_path):
+    path = tmp_path / "a.safetensors"
+    wrong = {"a\x1b[2J": np.zeros((2, 0), np.float32)}
+    write_safetensors(path, wrong, {})
+    with pytest.raises(InputError, match=r"a\?\[2J is of type F32 and shape \(2, 0\)$") as raised:
+        load_pretrained(path)
+    assert str(raised.value).isprintable()
+    write(path, small_network())
+    arrays, _ = read_safetensors(path)
+    write_safetensors(path, arrays, {"resnet_jax": json.dumps({"network": "a" * 10**6})})
+    with pytest.raises(InputError, match=r"says of its network aaaa.*aaa\.\.\.$") as raised:
+        load_pretrained(path)
+    assert len(str(raised.value)) < 1100
 
 
 class Hub(types.ModuleType):

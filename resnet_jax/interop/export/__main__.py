@@ -7,12 +7,10 @@ returns logits. Exit status: 0 done, 2 wrong input, 1 anything else.
 
 from collections.abc import Sequence
 
-from etils import epath
-
 from resnet_jax.command import Parser, add_checkpoint, chosen_checkpoint, run
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, restore
-from resnet_jax.files import check_writable, write_atomically
+from resnet_jax.files import check_writable, place, write_atomically
 from resnet_jax.interop.export import PLATFORMS, export_stablehlo
 from resnet_jax.interop.pretrained import load_pretrained
 
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="separated by commas")
     given = parser.parse_args(arguments)
     which = chosen_checkpoint(given.step, best=given.best)
-    destination = epath.Path(given.destination)
+    destination = place(given.destination)
     if destination.exists():
         raise InputError(f"there is something at {destination} already; name a new file")
     check_writable(destination)
@@ -52,8 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         pretrained = load_pretrained(given.source)
         model, variables = pretrained.network, pretrained.variables
-        preprocessing = pretrained.preprocessing
-        statistics, size = preprocessing.statistics(), preprocessing.image_size
+        statistics, size = pretrained.statistics(), pretrained.preprocessing.image_size
         image_shape = (size, size, pretrained.in_channels)
     program = export_stablehlo(
         model,
