@@ -6,16 +6,22 @@ rounded to 8 bits before the second; so the order within the sums is free. What 
 working on 16 pixels with the same weights at once: of 16 rows first, then of 16 columns.
 """
 
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec
+
 import numba
 import numpy as np
 from jaxtyping import UInt8, UInt32
 
+from resnet_jax.data import vectors
 from resnet_jax.data.vectors import BITS, GROUP, PIXELS, across, down, turn
 
-_compiled = numba.njit(nogil=True, cache=True)
+_P = ParamSpec("_P")
 
 
-@_compiled
+@numba.njit
 def _weights(
     size: int, low: float, high: float, wanted: int, support: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +63,7 @@ def _weights(
     return firsts, weights
 
 
-@_compiled
+@numba.njit
 def _filter(x: float, support: float) -> float:
     x = abs(x)
     if support == 1.0:
@@ -70,7 +76,7 @@ def _filter(x: float, support: float) -> float:
     return 0.0
 
 
-@_compiled
+@numba.njit
 def _horizontal(
     image: np.ndarray, columns: np.ndarray, weights: np.ndarray, first: int, out: np.ndarray
 ) -> None:
@@ -95,7 +101,7 @@ def _horizontal(
             across(block, columns, weights, taps, x, out, targets)
 
 
-@_compiled
+@numba.njit
 def _vertical(middle: np.ndarray, rows: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     tall, wide, _ = out.shape
     taps, apart = weights.shape[1], middle.strides[0]
@@ -110,11 +116,22 @@ def _vertical(middle: np.ndarray, rows: np.ndarray, weights: np.ndarray, out: np
             out[y, whole:] = rest[: wide - whole]
 
 
+def _named_by_its_steps(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Makes a function be compiled anew when the steps on vectors are others.
+
+    What is kept of it is found by its name, and taken for valid as long as this file is the same.
+    """
+    steps = hashlib.sha256(inspect.getsource(vectors).encode()).hexdigest()
+    function.__qualname__ += f"_{steps[:16]}"
+    return function
+
+
 @numba.njit(
     "void(uint32[:, :], float64, float64, float64, float64, float64, uint8[:, :, ::1])",
     nogil=True,
     cache=True,
 )
+@_named_by_its_steps
 def resample(
     image: UInt32[np.ndarray, "height width"],
     left: float,

@@ -3,9 +3,6 @@
 Numba itself has no vectors; LLVM, which it compiles with, has them for every processor. Each step
 is written in LLVM's instructions, and becomes a part of whatever calls it. It gets arrays, which
 have to be as its docstring says: nothing is checked.
-
-What numba keeps of a compiled function it takes for valid until the function's own file changes. So
-after a change here, touch the file of those who call it.
 """
 
 import functools
