@@ -1,16 +1,16 @@
 """From an image file to the pixels of a crop."""
 
 import functools
-import io
 import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from resnet_jax.data.crops import Box
+from resnet_jax.data.image_file import JPEG, MOST_PIXELS, in_colours, open_image
 from resnet_jax.data.jpeg import Region, jpeg_decoder
 from resnet_jax.data.source import Example
 from resnet_jax.errors import InputError, unknown
@@ -23,14 +23,6 @@ _FILTERS = {
 }
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 """How far a filter reaches, in pixels of the result (or of the image, where that is enlarged)."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What else Pillow can read is not for strangers' files; some of it starts other programs."""
-
-_GREY = ("1", "L", "LA")
-
-_MOST_PIXELS = 2**26
-"""Of an image; it takes 200 MB in memory."""
 
 
 def check_interpolation(name: str) -> None:
@@ -77,9 +69,6 @@ def decode_crop(
         return _decode(example, plan, out, interpolation) if grey is None else grey
     except (InputError, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        known = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
-        raise InputError(f"image {example.key} cannot be decoded: it is no {known}") from error
     except Exception as error:  # a broken file can raise anything in Pillow
         raise InputError(f"image {example.key} cannot be decoded: {error}") from error
 
@@ -106,9 +95,9 @@ class _Plan:
 
         That part is all that the filter sees; so nothing else decides about the result.
         """
-        if height * width > _MOST_PIXELS:
+        if height * width > MOST_PIXELS:
             raise InputError(
-                f"image {self._key} has {width} x {height} pixels; more than {_MOST_PIXELS} are "
+                f"image {self._key} has {width} x {height} pixels; more than {MOST_PIXELS} are "
                 "not decoded, because a small file can claim any number"
             )
         box = self._place(height, width)
@@ -210,23 +199,11 @@ def _decode(
         pixels = pixels[region.upper : region.lower, region.left : region.right]
         part = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     else:
-        with Image.open(io.BytesIO(pixels), formats=_FORMATS) as image:
+        with open_image(pixels) as image:
             width, height = image.size
-            reducible = isinstance(image.format, str) and image.format in ("JPEG", "MPO")
-            factor, region, box = plan(height, width, reducible=reducible)
+            factor, region, box = plan(height, width, reducible=image.format in JPEG)
             if factor > 1:
                 image.draft(None, (width // factor, height // factor))
-            part = _usual(image.crop(region))
+            part = in_colours(image.crop(region))
     _resample(part, box, out, interpolation)
     return part.mode == "L"
-
-
-def _usual(image: Image.Image) -> Image.Image:
-    """Returns an image in the mode L or RGB."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P":
-        # By way of transparency, or Pillow warns of that of some palettes.
-        image = image.convert("RGBA")
-    wanted = "L" if image.mode in _GREY else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)

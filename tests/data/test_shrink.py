@@ -148,10 +148,20 @@ def test_of_16_bits_the_upper_8_are_kept():
     assert np.abs(image - means).mean() < 2
 
 
-def test_enormous_images_are_refused_by_their_header():
+@pytest.mark.parametrize("side", [9000, 10_000, 60_000])
+def test_enormous_images_are_refused_by_their_header(side):
     content = bytearray(encode(photo(8, 8), "PNG"))
-    content[16:24] = (9000).to_bytes(4, "big") * 2
+    content[16:24] = side.to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
     with pytest.raises(BadImageError) as error:
         shrunk(bytes(content))
-    assert str(error.value) == "it has 9000 x 9000 pixels, more than 67108864"
+    assert str(error.value) == f"it has {side} x {side} pixels, more than 67108864"
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_image(monkeypatch):
+    def no_memory(file):
+        raise MemoryError
+
+    monkeypatch.setattr("resnet_jax.data.prepare.shrink.open_image", no_memory)
+    with pytest.raises(MemoryError):
+        shrunk(encode(photo(8, 8)))

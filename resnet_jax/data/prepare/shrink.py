@@ -3,18 +3,10 @@
 import io
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from resnet_jax.data.image_file import JPEG, MOST_PIXELS, in_colours, open_image
 from resnet_jax.data.source import Example
-
-_MOST_PIXELS = 2**26
-"""Of an image; a small file can claim any number."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What else Pillow can read is not for strangers' files; some of it starts other programs."""
-
-_JPEG = ("JPEG", "MPO")
-"""Some cameras put several JPEGs into one file, the first of which is the photo."""
 
 _ORIENTATION = 0x0112  # tag of EXIF
 
@@ -45,37 +37,23 @@ def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         return _png(_resized(image, shorter_side))
     try:
-        with Image.open(io.BytesIO(example.image), formats=_FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
+        with open_image(example.image) as image:
+            if image.width * image.height > MOST_PIXELS:
                 raise BadImageError(
-                    f"it has {image.width} x {image.height} pixels, more than {_MOST_PIXELS}"
+                    f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS}"
                 )
             image.load()
             small = shorter_side is None or min(image.size) <= shorter_side
-            if small and image.format in (*_JPEG, "PNG") and image.mode != "CMYK":
+            if small and image.format in (*JPEG, "PNG") and image.mode != "CMYK":
                 return example.image
-            if small and image.format not in _JPEG:
-                return _png(_plain(image))
+            if small and image.format not in JPEG:
+                return _png(in_colours(image))
             orientation = image.getexif().get(_ORIENTATION)
-            return _jpeg(_resized(_plain(image), shorter_side), quality, orientation)
-    except BadImageError:
+            return _jpeg(_resized(in_colours(image), shorter_side), quality, orientation)
+    except (BadImageError, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        kinds = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
-        raise BadImageError(f"it cannot be decoded: it is no {kinds}") from error
     except Exception as error:  # a broken file can raise anything in Pillow
         raise BadImageError(f"it cannot be decoded: {error}") from error
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """Returns the image in grey or in red, green and blue, as a decoder sees it."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P":
-        # By way of transparency, or Pillow warns of that of some palettes.
-        image = image.convert("RGBA")
-    wanted = "L" if image.mode in ("1", "L", "LA") else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _resized(image: Image.Image, shorter_side: int | None) -> Image.Image:
