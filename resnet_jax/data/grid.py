@@ -45,7 +45,19 @@ def draw_grid(panels: Sequence[Panel], *, columns: int, title: str, note: str) -
     # Here, for it takes half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties, findfont, get_font
     from matplotlib.transforms import IdentityTransform
+
+    font = get_font(findfont(FontProperties()))
+
+    def printable(text: str) -> str:
+        """Returns a text with escapes for what the font lacks, or what is no Unicode at all."""
+        return "".join(
+            character
+            if font.get_char_index(ord(character))
+            else character.encode("unicode_escape").decode()
+            for character in text
+        )
 
     pictures = [[_resized(pixels) for pixels in panel.pixels] for panel in panels]
     side = pictures[0][0].shape[0]
@@ -59,7 +71,7 @@ def draw_grid(panels: Sequence[Panel], *, columns: int, title: str, note: str) -
 
     sheet = np.full((height, width, 3), 255, np.uint8)
     texts = [
-        _Text(_MARGIN, 10 * scale, title, 12, _INK, "left"),
+        _Text(_MARGIN, 10 * scale, printable(title), 12, _INK, "left"),
         _Text(_MARGIN, 31 * scale, note, 8, _FAINT, "left"),
     ]
     for number, (panel, shown) in enumerate(zip(panels, pictures, strict=True)):
@@ -69,9 +81,7 @@ def draw_grid(panels: Sequence[Panel], *, columns: int, title: str, note: str) -
             row, column = divmod(at, columns)
             x, y = left + column * (side + _GAP), header + row * (side + line + _GAP)
             sheet[y : y + side, x : x + side] = one
-            # Of names that are no Unicode, which file systems allow.
-            printable = caption.encode(errors="backslashreplace").decode()
-            fitted = _fitted(printable, side / scale)
+            fitted = _fitted(printable(caption), side / scale)
             texts.append(_Text(x + side / 2, y + side + 3 * scale, fitted, 7, _INK, "center"))
 
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=_BACKGROUND)

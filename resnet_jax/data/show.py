@@ -26,7 +26,7 @@ _MOST_MEASURED = 1000
 CONFIG = entry.define_config()
 OUT = flags.DEFINE_string("out", "grid.png", "The picture.")
 SPLIT = flags.DEFINE_string("split", None, "Images of this split as they are evaluated.")
-STEP = flags.DEFINE_integer("step", 0, "Step of the batch, from 0.")
+STEP = flags.DEFINE_integer("step", 0, "Step of the batch, from 0.", upper_bound=10**12)
 ROWS = flags.DEFINE_integer("rows", 4, "Rows of images.", lower_bound=1)
 COLUMNS = flags.DEFINE_integer("columns", 6, "Columns of images.", lower_bound=1)
 

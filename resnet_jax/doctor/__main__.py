@@ -5,12 +5,14 @@ them together. Nothing is written, and the network learns nothing. Exit status: 
 input.
 """
 
+import math
 import sys
 
 from absl import flags
 
 from resnet_jax import entry
 from resnet_jax.doctor import Subject, case_of, examine, screen
+from resnet_jax.errors import InputError
 from resnet_jax.parallel import is_primary
 
 CONFIG = entry.define_config()
@@ -21,6 +23,8 @@ SECONDS = flags.DEFINE_float(
 
 def main() -> None:
     """Measures what the flags say."""
+    if math.isnan(SECONDS.value):  # which no bound keeps out
+        raise InputError(f"--seconds is {SECONDS.value}; it has to be a number")
     say = _say if is_primary() else lambda line: None
     say("loading")
     subject = Subject.from_config(CONFIG.value)

@@ -22,7 +22,6 @@ class Case:
       data_flags: How `python -m resnet_jax.data.prepare` is told of the source.
       shorter_side: Pixels of an image's shorter side that its crops make use of.
       remote: Whether the source is in an object store.
-      cores: How many this machine has.
       workers: How many threads decode.
       prefetch: How many batches are made ahead.
       shares_cores: Whether the devices are this machine's own cores.
@@ -42,7 +41,6 @@ class Case:
     data_flags: str
     shorter_side: int
     remote: bool
-    cores: int
     workers: int
     prefetch: int
     shares_cores: bool
@@ -56,7 +54,7 @@ class Reading:
     Attributes:
       images_per_second: Examples, read by as many threads as decode.
       bytes_per_image: Mean size of an encoded image.
-      seconds: From asking for an example to having it, on average.
+      seconds: From asking for an example to having it, the median.
     """
 
     images_per_second: float

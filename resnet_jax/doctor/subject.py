@@ -86,7 +86,6 @@ def case_of(subject: Subject) -> Case:
         data_flags=_data_flags(config),
         shorter_side=_shorter_side(run),
         remote=config.data.path is not None and not is_local(config.data.path),
-        cores=cores(),
         workers=subject.workers,
         prefetch=config.prefetch,
         shares_cores=jax.default_backend() == "cpu",

@@ -149,3 +149,14 @@ def test_captions_are_fitted_and_taken_literally():
     assert (sheets[0][-40:, :4] == 255).all()
     assert (sheets[0][-40:, -4:] == 255).all()
     assert (sheets[2] != sheets[3]).any()
+
+
+@pytest.mark.parametrize("name", ["\u732b", "cat\n", "\udcff"])  # a cat, a line, a stray byte
+def test_what_the_font_lacks_is_written_as_an_escape(name):
+    """Quietly, and so that classes can still be told apart."""
+    pixels = noise(1, 8, 8, 3)
+    sheets = [
+        draw_grid([Panel("a", pixels, (text,))], columns=1, title=text, note="n")
+        for text in (name, name.encode("unicode_escape").decode())
+    ]
+    assert sheets[0] == sheets[1]

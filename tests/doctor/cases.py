@@ -18,7 +18,6 @@ CASE = Case(
     data_flags="--source folder --path /data",
     shorter_side=480,
     remote=False,
-    cores=4,
     workers=2,
     prefetch=2,
     shares_cores=False,

@@ -48,6 +48,7 @@ def test_says_what_limits_and_writes_nothing(tmp_path):
         (tiny_flags(**{"data.source": "folder"}), "data.path is not set"),
         (tiny_flags(batch_size=7), "does not divide over 2 devices"),
         ([*tiny_flags(), "--seconds=0"], "0.1"),
+        ([*tiny_flags(), "--seconds=nan"], "--seconds is nan; it has to be a number"),
         ([*tiny_flags(), "--workdir=w"], "workdir"),
     ],
 )
