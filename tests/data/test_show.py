@@ -79,10 +79,7 @@ def test_draws_folders_and_their_splits(tmp_path):
         ([*tiny_flags(), "--out=grid.jpg"], "--out is grid.jpg; it has to be"),
         ([*tiny_flags(), "--out=/proc/grid.png"], "/proc/grid.png cannot be written: "),
         ([*tiny_flags(), "--step=-1"], "steps are counted from 0, and -1 is none"),
-        (
-            [*tiny_flags(), f"--step={10**30}"],
-            f"--step={10**30}: {10**30} is not lower than or equal",
-        ),
+        ([*tiny_flags(), f"--step={10**30}"], f"{10**30} is not integer <= {10**12}"),
         ([*tiny_flags(), "--split=tset"], "no split of digits 'tset'; did you mean test?"),
         ([*tiny_flags(), "--rows=0"], "0 is not a positive integer"),
         (tiny_flags(**{"data.color": "pca"}), "red, green and blue, and these have 1 channel"),
