@@ -7,6 +7,7 @@ with the system. Where it is in neither, and for what it does not take, there is
 
 import ctypes
 import ctypes.util
+import enum
 import functools
 import importlib.util
 import threading
@@ -16,19 +17,22 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-# Of the library's header, which never changes a number.
+# The library's header never changes a number.
 _DECOMPRESS = 1
-_STOP_ON_WARNING, _SUBSAMPLING, _WIDTH, _HEIGHT, _PRECISION, _COLOURS, _LOSSLESS = (
-    0,
-    4,
-    5,
-    6,
-    7,
-    8,
-    15,
-)
 _AS_RGBX = 2
 _RGB, _YCBCR, _GREY = 0, 1, 2
+
+
+class _Parameter(enum.IntEnum):
+    STOP_ON_WARNING = 0
+    SUBSAMPLING = 4
+    WIDTH = 5
+    HEIGHT = 6
+    PRECISION = 7
+    COLOURS = 8
+    LOSSLESS = 15
+
+
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 """Pixels of the blocks that are decoded as one, by the kind of subsampling."""
 
@@ -93,7 +97,7 @@ class JpegDecoder:
         if not handle:
             raise MemoryError("libjpeg-turbo has no memory for a decoder")
         weakref.finalize(self, library.tj3Destroy, handle)
-        library.tj3Set(handle, _STOP_ON_WARNING, 1)
+        library.tj3Set(handle, _Parameter.STOP_ON_WARNING, 1)
         self._library = library
         self._decompress = libraries.long.tj3Decompress8
         self._handle = handle
@@ -109,12 +113,14 @@ class JpegDecoder:
             return None
         if self._library.tj3DecompressHeader(self._handle, file, len(file)):
             return None
-        subsampling, colours = self._get(_SUBSAMPLING), self._get(_COLOURS)
-        usual = colours in (_RGB, _YCBCR, _GREY) and self._get(_PRECISION) == 8
-        if not usual or self._get(_LOSSLESS) or not 0 <= subsampling < len(_BLOCK_WIDTHS):
+        subsampling, colours = self._get(_Parameter.SUBSAMPLING), self._get(_Parameter.COLOURS)
+        usual = colours in (_RGB, _YCBCR, _GREY) and self._get(_Parameter.PRECISION) == 8
+        if not usual or self._get(_Parameter.LOSSLESS) or not 0 <= subsampling < len(_BLOCK_WIDTHS):
             return None
         block = _BLOCK_WIDTHS[subsampling]
-        return Header(self._get(_WIDTH), self._get(_HEIGHT), colours == _GREY, block)
+        return Header(
+            self._get(_Parameter.WIDTH), self._get(_Parameter.HEIGHT), colours == _GREY, block
+        )
 
     def decode(
         self, file: bytes, header: Header, factor: int, region: Region
@@ -141,19 +147,12 @@ class JpegDecoder:
         if (
             library.tj3SetScalingFactor(handle, _Scale(1, factor))
             or library.tj3SetCroppingRegion(handle, wanted)
-            or self._decompress(
-                handle,
-                file,
-                len(file),
-                out.ctypes.data,
-                out.strides[0],
-                _AS_RGBX,
-            )
+            or self._decompress(handle, file, len(file), out.ctypes.data, out.strides[0], _AS_RGBX)
         ):
             return None
         return out[:, region.left - left : region.right - left]
 
-    def _get(self, parameter: int) -> int:
+    def _get(self, parameter: _Parameter) -> int:
         return self._library.tj3Get(self._handle, parameter)
 
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from etils import epath
 from tqdm import tqdm
@@ -13,7 +14,7 @@ from resnet_jax.data.prepare.bad import Bad, BadLimit
 from resnet_jax.data.prepare.finish import finish
 from resnet_jax.data.prepare.info import LAST, record_maker
 from resnet_jax.data.prepare.ordered import in_order
-from resnet_jax.data.prepare.plan import Plan, Settings, make_plan
+from resnet_jax.data.prepare.plan import Format, Plan, Settings, make_plan
 from resnet_jax.data.prepare.progress import (
     Done,
     Progress,
@@ -77,10 +78,8 @@ def prepare(
     with only_writer(folder):
         if (folder / LAST).exists():
             there = read_manifest(folder)["plan"]
-            here = {
-                **dataclasses.asdict(plan),
-                "encoder": there["encoder"],
-            }  # there is no more to do
+            # Nothing is left to encode: it is no matter what would.
+            here = {**dataclasses.asdict(plan), "encoder": there["encoder"]}
             refuse_difference(folder, "prepared", there, here)
             forget(folder)
             return folder
@@ -106,12 +105,41 @@ def _write_shards(
     workers: int,
 ) -> None:
     """Writes the files that are not among those done, and enters them there."""
-    settings = plan.settings
     todo = [shard for shard in plan.shards() if shard.file not in done]
     total = sum(plan.counts.values())
     left = sum(shard.stop - shard.start for shard in todo)
     tasks = ((shard.split, index) for shard in todo for index in range(shard.start, shard.stop))
+    with contextlib.ExitStack() as stack:
+        scratch = folder
+        if not is_local(folder):
+            scratch = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        made = in_order(_maker(plan, sources), tasks, workers)
+        bar = stack.enter_context(
+            tqdm(
+                stack.enter_context(contextlib.closing(made)),
+                total=total,
+                initial=total - left,
+                desc=plan.name,
+                unit=" images",
+                delay=1,
+                mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds: in a log, a line
+            )
+        )
+        records = iter(bar)
+        for shard in todo:
+            partial = scratch / f"{shard.file}.partial"
+            stack.callback(partial.unlink, missing_ok=True)
+            of_shard = itertools.islice(records, shard.stop - shard.start)
+            examples, bad = _write(partial, plan.settings.format, of_shard, limit)
+            size, sha256 = fingerprint(partial)
+            put(partial, folder / shard.file)
+            one = Done(examples, size, sha256, ends(shard, sources[shard.split]), bad)
+            progress.note(shard, one)
+            done[shard.file] = one
 
+
+def _maker(plan: Plan, sources: Mapping[str, Source]) -> Callable[[tuple[str, int]], bytes | Bad]:
+    """Returns what makes the record of an example, which is given by its split and index."""
     make_record = record_maker(plan.class_names)
 
     def make(task: tuple[str, int]) -> bytes | Bad:
@@ -121,45 +149,27 @@ def _write_shards(
         except InputError as error:
             return Bad(split, f"{split}:{index}", str(error))
         try:
-            image = shrink(example, settings.shorter_side, settings.quality)
+            image = shrink(example, plan.settings.shorter_side, plan.settings.quality)
         except BadImageError as error:
             return Bad(split, example.key, str(error))
         return make_record(example.key, image, example.label)
 
-    with contextlib.ExitStack() as stack:
-        scratch = folder
-        if not is_local(folder):
-            scratch = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        records = stack.enter_context(contextlib.closing(in_order(make, tasks, workers)))
-        bar = stack.enter_context(
-            tqdm(
-                total=total,
-                initial=total - left,
-                desc=plan.name,
-                unit=" images",
-                delay=1,
-                mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds: in a log, a line
-            )
-        )
-        for shard in todo:
-            partial = scratch / f"{shard.file}.partial"
-            stack.callback(partial.unlink, missing_ok=True)
-            bad = []
-            count = shard.stop - shard.start
-            with open_writer(partial, settings.format) as writer:
-                for _ in range(count):
-                    record = next(records)
-                    if isinstance(record, Bad):
-                        limit.add(record)
-                        bad.append(record)
-                    else:
-                        writer.write(record)
-                    bar.update()
-            examples = count - len(bad)
-            if count_records(partial, settings.format) != examples:
-                raise OSError(f"{partial} does not have the {examples} examples written to it")
-            size, sha256 = fingerprint(partial)
-            put(partial, folder / shard.file)
-            one = Done(examples, size, sha256, ends(shard, sources[shard.split]), tuple(bad))
-            progress.note(shard, one)
-            done[shard.file] = one
+    return make
+
+
+def _write(
+    file: epath.Path, format_name: Format, records: Iterable[bytes | Bad], limit: BadLimit
+) -> tuple[int, tuple[Bad, ...]]:
+    """Writes records to a file; returns how many, and the bad images that it lacks."""
+    written, bad = 0, []
+    with open_writer(file, format_name) as writer:
+        for record in records:
+            if isinstance(record, Bad):
+                limit.add(record)
+                bad.append(record)
+            else:
+                writer.write(record)
+                written += 1
+    if count_records(file, format_name) != written:
+        raise OSError(f"{file} does not have the {written} examples written to it")
+    return written, tuple(bad)
