@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from resnet_jax.models import checks
 from resnet_jax.models.blocks import he_normal
 from resnet_jax.models.conv_unit import ConvUnit
-from resnet_jax.models.normalization import BatchNorm, GroupSize
+from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.pooling import average_pool
 from resnet_jax.models.variant import Variant
 
@@ -120,14 +120,7 @@ class BNInception(nn.Module):
         self, images: Float[Array, "n h w c"], *, train: bool
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
-        norm = functools.partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            group_size=self.bn_group_size,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-        )
+        norm = batch_norm_of(self)
         unit = functools.partial(ConvUnit, norm=norm, dtype=self.dtype)
         x = images.astype(self.dtype)
         if self.separable_stem:

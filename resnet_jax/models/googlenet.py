@@ -13,7 +13,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import checks
 from resnet_jax.models.conv_unit import ConvUnit
 from resnet_jax.models.lrn import local_response_norm
-from resnet_jax.models.normalization import BatchNorm, GroupSize
+from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.pooling import adaptive_pool, average_pool
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
@@ -206,15 +206,7 @@ class GoogLeNet(nn.Module):
             return functools.partial(
                 ConvUnit, kernel_init=xavier, bias_init=bias_init, dtype=self.dtype
             )
-        norm = functools.partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            group_size=self.bn_group_size,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-        )
-        return functools.partial(ConvUnit, norm=norm, dtype=self.dtype)
+        return functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)
 
     def _auxiliary(self, x: Float[Array, "n h w c"], number: int, *, train: bool) -> None:
         if not self.auxiliary_heads or not (train or self.is_initializing()):

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.checks import at_least_one, one_of
+from resnet_jax.models import checks
 from resnet_jax.models.lenet_codes import DIGITS
 from resnet_jax.models.pooling import average_pool
 from resnet_jax.models.variant import Variant
@@ -133,11 +133,11 @@ class LeNet5(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        one_of("subsampling", self.subsampling, get_args(Subsampling))
-        one_of("connections", self.connections, get_args(Connections))
-        one_of("output", self.output, get_args(Output))
-        one_of("activation", self.activation, get_args(Activation))
-        at_least_one(self, "num_classes")
+        checks.one_of("subsampling", self.subsampling, get_args(Subsampling))
+        checks.one_of("connections", self.connections, get_args(Connections))
+        checks.one_of("output", self.output, get_args(Output))
+        checks.one_of("activation", self.activation, get_args(Activation))
+        checks.at_least_one(self, "num_classes")
         if self.output == "rbf" and self.num_classes != len(DIGITS):
             raise InputError(
                 f"output 'rbf' has codes for the {len(DIGITS)} digits, and num_classes is "

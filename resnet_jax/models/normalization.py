@@ -1,6 +1,8 @@
 """Batch normalisation whose statistics belong to groups of a chosen number of images."""
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,6 +13,16 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import InputError
 
 GroupSize = int | Literal["global"] | None
+
+
+class Normalised(Protocol):
+    """A network that says in its fields how it normalises, see `BatchNorm`."""
+
+    dtype: Dtype
+    bn_momentum: float
+    bn_epsilon: float
+    bn_group_size: GroupSize
+    bn_axis_name: str | None
 
 
 class BatchNorm(nn.Module):
@@ -130,3 +142,15 @@ class BatchNorm(nn.Module):
         factor = lax.rsqrt(var + self.epsilon) * scale[None]
         y = (x.astype(jnp.float32) - spread(mean)) * spread(factor) + spread(bias[None])
         return y.astype(self.dtype)
+
+
+def batch_norm_of(network: Normalised) -> Callable[..., BatchNorm]:
+    """Returns what makes the normalisations of a network, `norm(name=..., scale_init=...)`."""
+    return functools.partial(
+        BatchNorm,
+        momentum=network.bn_momentum,
+        epsilon=network.bn_epsilon,
+        group_size=network.bn_group_size,
+        axis_name=network.bn_axis_name,
+        dtype=network.dtype,
+    )

@@ -19,7 +19,7 @@ from resnet_jax.models.blocks import (
     StrideOn,
     convolution,
 )
-from resnet_jax.models.normalization import BatchNorm, GroupSize
+from resnet_jax.models.normalization import BatchNorm, GroupSize, batch_norm_of
 from resnet_jax.models.variant import Variant
 
 StemKind = Literal["imagenet", "cifar"]
@@ -182,14 +182,7 @@ class ResNet(nn.Module):
         self, images: Float[Array, "n h w c"], *, train: bool
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
-        norm = functools.partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            group_size=self.bn_group_size,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-        )
+        norm = batch_norm_of(self)
         x = Stem(self.width, self.stem, self.pool_padding, norm, self.dtype, name="stem")(
             images.astype(self.dtype), train=train
         )

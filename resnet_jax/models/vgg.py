@@ -1,6 +1,5 @@
 """VGG networks (Simonyan, Zisserman, arXiv 1409.1556)."""
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float
 from resnet_jax.models import checks
 from resnet_jax.models.blocks import he_normal
 from resnet_jax.models.hidden_layers import HiddenLayers
-from resnet_jax.models.normalization import BatchNorm, GroupSize
+from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.pooling import adaptive_pool
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
@@ -80,14 +79,7 @@ class VGG(nn.Module):
           InputError: The images are too small.
         """
         checks.at_least_pixels("VGG", images, 2 ** len(self.stage_sizes))
-        norm = functools.partial(
-            BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            group_size=self.bn_group_size,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-        )
+        norm = batch_norm_of(self)
         x = images.astype(self.dtype)
         for stage, convolutions in enumerate(self.stage_sizes, 1):
             for layer in range(1, convolutions + 1):
