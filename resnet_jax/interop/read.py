@@ -12,7 +12,7 @@ from resnet_jax.interop import preprocessing as preprocessings
 from resnet_jax.interop.beside import beside_shapes, filled, is_beside
 from resnet_jax.interop.configs import said_by_config
 from resnet_jax.interop.families import recognise, vocabulary
-from resnet_jax.interop.families.family import seen
+from resnet_jax.interop.families.family import Look
 from resnet_jax.interop.form import check_fit, check_types, network_shapes
 from resnet_jax.interop.naming import DialectName
 from resnet_jax.interop.preprocessing import Json, Preprocessing
@@ -98,7 +98,7 @@ def _weights(
     except TypeError as error:
         raise InputError(f"its network cannot be made: {error}") from error
     place = functools.partial(speech.place, network)
-    channels = family.channels(seen(shapes, place))
+    channels = family.channels(Look(shapes, place))
     expected = network_shapes(network, channels)
     expected |= beside_shapes(expected)
     check_fit(place, shapes, expected)

@@ -11,6 +11,7 @@ from jaxtyping import PyTree, Shaped
 from resnet_jax.errors import InputError
 from resnet_jax.interop.beside import beside_shapes
 from resnet_jax.interop.families import Network, family_of
+from resnet_jax.interop.families.family import Look
 from resnet_jax.interop.form import check_fit, check_types, network_shapes
 from resnet_jax.interop.naming import Place
 from resnet_jax.interop.preprocessing import Preprocessing, usual
@@ -89,4 +90,5 @@ def image_channels(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> int:
     Raises:
       InputError: The network is of no class of this package.
     """
-    return family_of(network).channels({name: a.shape for name, a in arrays.items()}.get)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return family_of(network).channels(Look(shapes, Place))

@@ -1,19 +1,14 @@
 """AlexNet in the names of torchvision, and in our own."""
 
-import functools
-from collections.abc import Callable
-
 from resnet_jax.interop.families.family import (
     Family,
     Fields,
-    Shapes,
+    Look,
     Vocabulary,
     channels_at,
-    demand,
     is_number,
     is_text,
     own_names,
-    seen,
 )
 from resnet_jax.interop.naming import Place, split, torch_place
 from resnet_jax.models import AlexNet
@@ -39,16 +34,14 @@ def _torchvision_place(name: str) -> Place | None:
     return torch_place(name, _MODULES[path], side=6 if path == "hidden/fc1" else 0)
 
 
-def _fields(shapes: Shapes, place: Callable[[str], Place | None]) -> Fields:
-    look = seen(shapes, place)
-    demanded = functools.partial(demand, look, place)
-    kernels = [demanded(f"params/conv{i}/kernel", 4) for i in range(1, 6)]
+def _fields(look: Look) -> Fields:
+    kernels = [look.demanded(f"params/conv{i}/kernel", 4) for i in range(1, 6)]
     filters = tuple(kernel[3] for kernel in kernels)
     return {
         "filters": filters,
         "groups": max(filters[0] // kernels[1][2], 1),
-        "hidden_units": demanded("params/hidden/fc2/kernel", 2)[1],
-        "num_classes": demanded("params/head/kernel", 2)[1],
+        "hidden_units": look.demanded("params/hidden/fc2/kernel", 2)[1],
+        "num_classes": look.demanded("params/head/kernel", 2)[1],
     }
 
 
@@ -60,10 +53,10 @@ ALEXNET = Family(
         "torchvision": Vocabulary(
             sign="features.0.weight",
             is_spoken=lambda shapes: shapes.get("features.0.weight", ())[2:] == (_SIDE, _SIDE),
-            fields=lambda shapes: _fields(shapes, _torchvision_place),
+            fields=lambda shapes: _fields(Look(shapes, _torchvision_place)),
             place=lambda network, name: _torchvision_place(name),
             form={"form": "torchvision", "dropout_rate": 0.5},
         ),
-        "resnet_jax": own_names(lambda shapes: _fields(shapes, Place)),
+        "resnet_jax": own_names(_fields),
     },
 )

@@ -22,8 +22,41 @@ Network: TypeAlias = ResNet | AlexNet | ZFNet | VGG | GoogLeNet | BNInception | 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = Mapping[str, Shape]
 Fields: TypeAlias = dict[str, Any]
-Look: TypeAlias = Callable[[str], Shape | None]
-"""The shape of an array as it is laid out here, by our name; None if there is no such array."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """The shapes of a library's arrays, by our names and as they are laid out here.
+
+    Attributes:
+      shapes: The arrays of the library.
+      place: Where it has an array, by our name.
+    """
+
+    shapes: Shapes
+    place: Callable[[str], Place | None]
+
+    def shape(self, name: str) -> Shape | None:
+        """Returns the shape of an array, None if it is not there."""
+        there = self.place(name)
+        if there is None or there.name not in self.shapes:
+            return None
+        return there.shape_here(self.shapes[there.name])
+
+    def demanded(self, name: str, dimensions: int) -> Shape:
+        """Returns the shape of an array that has to be there.
+
+        Raises:
+          InputError: It is not there, or has other dimensions.
+        """
+        shape = self.shape(name)
+        if shape is None or len(shape) != dimensions:
+            there = self.place(name)
+            raise InputError(
+                f"{name if there is None else there.name} is {shape or 'not there'}, and has to "
+                f"have {dimensions} dimensions"
+            )
+        return shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +109,7 @@ class Family:
 
 
 def own_names(
-    fields: Callable[[Shapes], Fields], form: Mapping[str, Any] | None = None
+    fields: Callable[[Look], Fields], form: Mapping[str, Any] | None = None
 ) -> Vocabulary:
     """Returns the vocabulary of our own names; files in it say of which family they are.
 
@@ -87,57 +120,23 @@ def own_names(
     return Vocabulary(
         sign="params/...",
         is_spoken=lambda shapes: any(name.startswith("params/") for name in shapes),
-        fields=fields,
+        fields=lambda shapes: fields(Look(shapes, Place)),
         place=lambda network, name: Place(name),
         form=form or {},
     )
-
-
-def seen(shapes: Shapes, place: Callable[[str], Place | None]) -> Look:
-    """Returns how to look at a library's arrays by our names."""
-
-    def look(name: str) -> Shape | None:
-        there = place(name)
-        if there is None or there.name not in shapes:
-            return None
-        return there.shape_here(shapes[there.name])
-
-    return look
 
 
 def channels_at(kernel: str) -> Callable[[Look], int]:
     """Returns how to tell the channels of images: by a kernel, and 3 where it has no such shape."""
 
     def channels(look: Look) -> int:
-        match look(kernel):
+        match look.shape(kernel):
             case (_, _, inputs, _):
                 return inputs
             case _:
                 return 3
 
     return channels
-
-
-def demand(look: Look, place: Callable[[str], Place | None], name: str, dimensions: int) -> Shape:
-    """Returns the shape of an array that has to be there.
-
-    Args:
-      look: The arrays.
-      place: Where the library has an array, for the message.
-      name: Our name of the array.
-      dimensions: How many it has to have.
-
-    Raises:
-      InputError: It is not there, or has other dimensions.
-    """
-    shape = look(name)
-    if shape is None or len(shape) != dimensions:
-        there = place(name)
-        raise InputError(
-            f"{name if there is None else there.name} is {shape or 'not there'}, and has to have "
-            f"{dimensions} dimensions"
-        )
-    return shape
 
 
 def is_text(value: Json) -> bool:

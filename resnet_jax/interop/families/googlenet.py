@@ -5,20 +5,15 @@ normalised with ImageNet's numbers into ones of mean 0.5 and deviation 0.5: here
 preprocessing, and the network takes its input as it is.
 """
 
-import functools
-from collections.abc import Callable
-
 from resnet_jax.interop.families.family import (
     Family,
     Fields,
-    Shapes,
+    Look,
     Vocabulary,
     channels_at,
-    demand,
     is_number,
     is_text,
     own_names,
-    seen,
 )
 from resnet_jax.interop.naming import Place, split, torch_place
 from resnet_jax.models import GoogLeNet
@@ -52,15 +47,15 @@ def _torchvision_place(name: str) -> Place | None:
     return torch_place(name, path, side=_SIDE if inner == ["fc"] else 0)
 
 
-def _fields(shapes: Shapes, place: Callable[[str], Place | None]) -> Fields:
-    look = seen(shapes, place)
-    demanded = functools.partial(demand, look, place)
+def _fields(look: Look) -> Fields:
     fields = {
-        "width": demanded(_FIRST, 4)[3],
-        "num_classes": demanded("params/head/kernel", 2)[1],
-        "auxiliary_heads": look(_HIDDEN) is not None,
+        "width": look.demanded(_FIRST, 4)[3],
+        "num_classes": look.demanded("params/head/kernel", 2)[1],
+        "auxiliary_heads": look.shape(_HIDDEN) is not None,
     }
-    return fields | ({"auxiliary_units": demanded(_HIDDEN, 2)[1]} if look(_HIDDEN) else {})
+    if fields["auxiliary_heads"]:
+        fields["auxiliary_units"] = look.demanded(_HIDDEN, 2)[1]
+    return fields
 
 
 GOOGLENET = Family(
@@ -77,7 +72,7 @@ GOOGLENET = Family(
         "torchvision": Vocabulary(
             sign="conv1.conv.weight",
             is_spoken=lambda shapes: "conv1.conv.weight" in shapes,
-            fields=lambda shapes: _fields(shapes, _torchvision_place),
+            fields=lambda shapes: _fields(Look(shapes, _torchvision_place)),
             place=lambda network, name: _torchvision_place(name),
             form={
                 "form": "torchvision",
@@ -87,6 +82,6 @@ GOOGLENET = Family(
                 "bn_epsilon": 1e-3,
             },
         ),
-        "resnet_jax": own_names(lambda shapes: _fields(shapes, Place)),
+        "resnet_jax": own_names(_fields),
     },
 )

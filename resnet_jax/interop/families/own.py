@@ -17,13 +17,13 @@ from resnet_jax.interop.families.family import (
 from resnet_jax.interop.naming import DialectName
 from resnet_jax.models import BNInception, LeNet5, PReLUNet, ZFNet
 
-_OWN: Mapping[DialectName, Vocabulary] = {"resnet_jax": own_names(lambda shapes: {})}
+_OWN: Mapping[DialectName, Vocabulary] = {"resnet_jax": own_names(lambda look: {})}
 _DEPTHWISE = 8
 """Maps that the first layer of BN-Inception makes of each channel."""
 
 
 def _channels_of_bn_inception(look: Look) -> int:
-    match look("params/conv1_depthwise/kernel"):
+    match look.shape("params/conv1_depthwise/kernel"):
         case (_, _, 1, filters):
             return max(filters // _DEPTHWISE, 1)
         case _:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from resnet_jax.interop.families.family import (
     Family,
     Fields,
+    Look,
     Shapes,
     Vocabulary,
     channels_at,
@@ -75,7 +76,7 @@ def _vocabulary(place: Callable[[str], Place | None]) -> Vocabulary:
     assert first is not None
 
     def fields(shapes: Shapes) -> Fields:
-        return resnet_fields(shapes, place)
+        return resnet_fields(Look(shapes, place))
 
     return Vocabulary(
         sign=first.name,
@@ -107,6 +108,6 @@ RESNET = Family(
         "huggingface": _vocabulary(hugging_face_place),
         "keras": KERAS,
         "caffe": CAFFE,
-        "resnet_jax": own_names(lambda shapes: resnet_fields(shapes, Place), _FORM),
+        "resnet_jax": own_names(resnet_fields, _FORM),
     },
 )

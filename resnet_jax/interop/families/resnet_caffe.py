@@ -7,7 +7,7 @@ is a kernel.
 """
 
 from resnet_jax.errors import InputError
-from resnet_jax.interop.families.family import Fields, Shapes, Vocabulary
+from resnet_jax.interop.families.family import Fields, Look, Shapes, Vocabulary
 from resnet_jax.interop.families.resnet_fields import KERNEL, resnet_fields
 from resnet_jax.interop.naming import Place, split
 from resnet_jax.models import BottleneckBlock, ResNet
@@ -59,7 +59,7 @@ def _block(stage: str, block: str, numbered: set[str]) -> str:
 
 def _fields(shapes: Shapes) -> Fields:
     numbered = {f"stage{n}" for n in range(1, 17) if f"res{n + 1}b1_branch2a/0" in shapes}
-    return resnet_fields(shapes, lambda name: _place_of(name, numbered))
+    return resnet_fields(Look(shapes, lambda name: _place_of(name, numbered)))
 
 
 def _fill(network: ResNet, name: str) -> float | None:

@@ -7,7 +7,7 @@ convolution: here it reads RGB.
 from collections.abc import Iterator
 
 from resnet_jax.errors import InputError
-from resnet_jax.interop.families.family import Fields, Shapes, Vocabulary
+from resnet_jax.interop.families.family import Look, Vocabulary
 from resnet_jax.interop.families.resnet_fields import KERNEL, resnet_fields
 from resnet_jax.interop.naming import Place, split
 from resnet_jax.models import BottleneckBlock, ResNet
@@ -62,14 +62,10 @@ def _block(stage: str, block: str) -> str:
     return f"conv{int(stage.removeprefix('stage')) + 1}_{block}"
 
 
-def _fields(shapes: Shapes) -> Fields:
-    return resnet_fields(shapes, _place_of)
-
-
 KERAS = Vocabulary(
     sign="conv1_conv/kernel",
     is_spoken=lambda shapes: "conv1_conv/kernel" in shapes,
-    fields=_fields,
+    fields=lambda shapes: resnet_fields(Look(shapes, _place_of)),
     place=_place,
     form={
         "stem": "imagenet",

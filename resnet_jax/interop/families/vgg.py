@@ -5,19 +5,18 @@ Layers are numbered there through convolutions, normalisations, rectifiers and p
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from resnet_jax.errors import InputError
 from resnet_jax.interop.families.family import (
     Family,
     Fields,
+    Look,
     Shapes,
     Vocabulary,
     channels_at,
-    demand,
     is_number,
     own_names,
-    seen,
 )
 from resnet_jax.interop.naming import Place, split, torch_place
 from resnet_jax.models import VGG
@@ -51,28 +50,27 @@ def _torchvision_fields(shapes: Shapes) -> Fields:
             index += 1
     stage_sizes = tuple(size for size in sizes if size)
     place = functools.partial(_torchvision_place, stage_sizes, batch_norm)
-    return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **_widths(shapes, place)}
+    return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **_widths(Look(shapes, place))}
 
 
-def _our_fields(shapes: Shapes) -> Fields:
+def _our_fields(look: Look) -> Fields:
     def convolutions() -> Iterator[int]:
         for stage in itertools.count(1):
             names = (f"params/conv{stage}_{layer}/kernel" for layer in itertools.count(1))
-            yield sum(1 for _ in itertools.takewhile(shapes.__contains__, names))
+            yield sum(1 for _ in itertools.takewhile(look.shape, names))
 
     stage_sizes = tuple(itertools.takewhile(bool, convolutions()))
     if not stage_sizes:
         raise InputError(f"it is no VGG network: it has no {_FIRST}")
-    batch_norm = "batch_stats/bn1_1/mean" in shapes
-    return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **_widths(shapes, Place)}
+    batch_norm = look.shape("batch_stats/bn1_1/mean") is not None
+    return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **_widths(look)}
 
 
-def _widths(shapes: Shapes, place: Callable[[str], Place | None]) -> Fields:
-    demanded = functools.partial(demand, seen(shapes, place), place)
+def _widths(look: Look) -> Fields:
     return {
-        "width": demanded(_FIRST, 4)[3],
-        "hidden_units": demanded("params/hidden/fc2/kernel", 2)[1],
-        "num_classes": demanded("params/head/kernel", 2)[1],
+        "width": look.demanded(_FIRST, 4)[3],
+        "hidden_units": look.demanded("params/hidden/fc2/kernel", 2)[1],
+        "num_classes": look.demanded("params/head/kernel", 2)[1],
     }
 
 
