@@ -3,10 +3,15 @@ r"""Fine-tuning on a folder of photos, from a run of one's own or from weights o
     python train.py --workdir W --config configs/finetune.py:resnet50_v1_5 \
         --config.init.source=resnet50.safetensors --config.data.path=root
 
-Names: any that `resnet_jax.list_models()` has, on images of its own size; torchvision's, timm's and
-Hugging Face's weights are of `resnet18_v1_5` to `resnet152_v1_5`. The source is another run's
-workdir, or whatever `resnet_jax.interop.load_pretrained` takes: a file of safetensors or `.pth`, or
-an id of the hub.
+Names: any that `resnet_jax.list_models()` has, on images of its own size. Weights of torchvision,
+timm and Hugging Face are of `resnet18_v1_5` to `resnet152_v1_5`, and torchvision's of
+`alexnet_torchvision`, `vgg11` to `vgg19_bn` and `googlenet_bn` too; those of Keras and Caffe are of
+`resnet50`, `resnet101` and `resnet152`, and Keras' want `--config.model.pool_padding="(1,1)"` and
+`--config.model.bn_epsilon=1.001e-5` besides.
+
+The source is another run's workdir, or whatever `resnet_jax.interop.load_pretrained` takes: a file
+of safetensors, PyTorch (`.pth`), Keras (`.h5`, `.keras`) or Caffe (`.caffemodel`), a folder with
+one, or an id of the hub.
 
 Data: `root/{train,val}/<class>/*`, JPEG or PNG.
 
