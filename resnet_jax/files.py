@@ -102,6 +102,7 @@ class GrowingFile:
     def sync(self) -> None:
         """Makes what was written durable."""
         if self._file is not None:
+            self._file.flush()  # what there was no room for until now
             os.fsync(self._file.fileno())
         elif self._changed:
             write_atomically(self._path, self._content)
@@ -109,7 +110,9 @@ class GrowingFile:
 
     def close(self) -> None:
         """Makes what was written durable and closes the file; a second time it does nothing."""
-        if self._file is None or not self._file.closed:
-            self.sync()
-        if self._file is not None:
-            self._file.close()
+        try:
+            if self._file is None or not self._file.closed:
+                self.sync()
+        finally:
+            if self._file is not None:
+                self._file.close()

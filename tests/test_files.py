@@ -92,3 +92,12 @@ def test_appending_in_an_object_store(object_store):
     file.write(b"three")
     file.close()
     assert (object_store / "file").read_bytes() == b"onetwothree"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+def test_what_there_is_no_room_for_is_not_taken_for_written():
+    file = GrowingFile("/dev/full")
+    for call in (lambda: file.write(b"one"), file.sync, file.close):
+        with pytest.raises(OSError, match="No space left"):
+            call()
+    file.close()
