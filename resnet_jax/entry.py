@@ -9,11 +9,11 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from resnet_jax import parallel
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, ProcessError
 from resnet_jax.training import DivergedError
 from resnet_jax.training.interruption import EXIT_INTERRUPTED, Interrupted
 
-EXIT_DIVERGED = 1
+EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_STOPPED = 130  # as shells report SIGINT
 
@@ -86,8 +86,8 @@ def run(main: Callable[[], object], stopped: str = "stopped") -> None:
             _end(error)  # such as of a store whose package is not there
         except Interrupted as error:
             _end(error, EXIT_INTERRUPTED)
-        except DivergedError as error:
-            _end(error, EXIT_DIVERGED)
+        except (DivergedError, ProcessError) as error:
+            _end(error, EXIT_FAILED)
         except KeyboardInterrupt:
             _end(stopped, EXIT_STOPPED)
 

@@ -12,6 +12,24 @@ class InputError(ValueError):
     """
 
 
+class ProcessError(RuntimeError):
+    """Another process of the run has failed; the message says how, and which."""
+
+
+def told(error: Exception) -> str:
+    """Returns an error as text, for other processes."""
+    kind = InputError if isinstance(error, InputError) else type(error)
+    return f"{kind.__name__}: {error}"
+
+
+def retold(text: str, process: int) -> InputError | ProcessError:
+    """Returns the error that another process has told; it ends a program with the same status."""
+    kind, _, message = text.partition(": ")
+    if kind == InputError.__name__:
+        return InputError(f"{message} (process {process})")
+    return ProcessError(f"{text} (process {process})")
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Returns the error for a name that nothing has, with the nearest names that something has.
 

@@ -4,17 +4,21 @@ A *replica* is one device with a whole copy of the state; it sees an equal share
 batch. A *process* drives some of them: one on a laptop, one a host on a pod.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed  # the store of the coordinator has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import ArrayLike, PyTree
 
-from resnet_jax.errors import InputError, unknown
+from resnet_jax.board import Board
+from resnet_jax.errors import InputError, retold, told, unknown
 
 AXIS = "replicas"
 """Name of the mapped axis, for the collectives of the functions that `Replicas.map` maps."""
@@ -250,23 +254,61 @@ def gather(rows: np.ndarray, examples: int) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(padded, tiled=True))[:examples]
 
 
-def raise_together(error: InputError | None) -> None:
-    """Raises on every process what one of them has found wrong; all processes have to call it.
+def raise_together(error: Exception | None) -> None:
+    """Raises on every process what has gone wrong on one; all processes have to call it.
 
     Else the others would wait in vain for the one that has ended.
 
     Raises:
-      InputError: The error of this process or, of those of several, the first one's.
+      Exception: The error of the first process that has one: itself there, and elsewhere an
+        `InputError` or `ProcessError` with its message and the process.
     """
     if jax.process_count() == 1:
         if error is not None:
             raise error
         return
-    text = b"" if error is None else str(error).encode(errors="replace")[:_LONGEST_MESSAGE]
+    text = b"" if error is None else told(error).encode(errors="replace")[:_LONGEST_MESSAGE]
     mine = np.frombuffer(text.ljust(_LONGEST_MESSAGE, b"\0"), np.uint8)
-    for row in np.asarray(multihost_utils.process_allgather(mine)):
+    for process, row in enumerate(np.asarray(multihost_utils.process_allgather(mine))):
+        if error is not None and process == jax.process_index():
+            raise error
         if row.any():
-            raise InputError(row.tobytes().rstrip(b"\0").decode(errors="replace")) from error
+            text = row.tobytes().rstrip(b"\0").decode(errors="replace")
+            raise retold(text, process) from error
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Raises on every process, at the end, what goes wrong inside on one.
+
+    All processes have to come here, and none may wait for another one inside.
+
+    Raises:
+      Exception: See `raise_together`.
+    """
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    raise_together(error)
+
+
+def board() -> Board | None:
+    """Returns what the processes can leave messages on, or `None` where there is only one.
+
+    All processes have to call it.
+    """
+    store = distributed.global_state.client
+    if store is None or jax.process_count() == 1:
+        return None
+    number = agree(secrets.randbits(31))  # no messages of another run of the same processes
+    return Board(
+        store,
+        f"resnet_jax/{number}",
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
 
 
 def preemption_sync() -> Callable[[int], bool] | None:

@@ -208,6 +208,11 @@ def test_one_process_agrees_with_itself():
     assert parallel.is_primary()
     assert parallel.agree(7) == 7
     assert parallel.preemption_sync() is None
+    assert parallel.board() is None
+    error = OSError("full")
+    with pytest.raises(OSError, match="full") as raised, parallel.together():
+        raise error
+    assert raised.value is error
 
 
 def main(port, process, folder):

@@ -16,7 +16,7 @@ from tests.tiny import tiny_flags
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start(program, *arguments):
+def start(program, *arguments, of_second=()):
     """Starts two processes of a program; the first is the one that speaks."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -28,6 +28,7 @@ def start(program, *arguments):
                 sys.executable,
                 ROOT / program,
                 *arguments,
+                *(of_second if number else ()),
                 f"--coordinator={address}",
                 "--num_processes=2",
                 f"--process_id={number}",

@@ -1,7 +1,8 @@
 """Errors of a network over a set of images, each seen once."""
 
 import collections
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 import jax
@@ -12,7 +13,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from resnet_jax.data import ImageSet, Statistics, eval_batches, prefetch, preprocess
+from resnet_jax import parallel
+from resnet_jax.data import Batch, ImageSet, Statistics, eval_batches, prefetch, preprocess
 from resnet_jax.evaluation.network import Variables
 from resnet_jax.parallel import AXIS, Replicas
 
@@ -60,16 +62,20 @@ class Evaluator:
         self._sums = replicas.map(_sums_of_batch(model, statistics))
 
     def __call__(self, variables: Variables) -> Errors:
-        """Returns the errors with these variables, which have to be placed on the replicas."""
-        rows = self._replicas.rows(self._batch_size)
-        batches = eval_batches(self._images, batch_size=self._batch_size, rows=rows)
+        """Returns the errors with these variables, which have to be placed on the replicas.
+
+        Raises:
+          InputError: An image cannot be read, here or in another process; the message names it.
+        """
+        failures: list[Exception] = []
         sums, ahead = [], collections.deque()
-        with prefetch(map(self._replicas.shard, batches)) as sharded:
+        with prefetch(map(self._replicas.shard, self._batches(failures))) as sharded:
             for batch in sharded:
                 sums.append(self._sums(variables, batch))
                 ahead.append(sums[-1])
                 if len(ahead) > 2:  # devices that share a host's threads need it to wait for them
                     jax.block_until_ready(ahead.popleft())
+        parallel.raise_together(failures[0] if failures else None)
         total = np.sum([np.asarray(s, np.float64) for s in jax.device_get(sums)], axis=0)
         examples, top1, top5, loss = total.tolist()
         return Errors(
@@ -78,6 +84,29 @@ class Evaluator:
             top5_error=100 * top5 / examples,
             loss=loss / examples,
         )
+
+    def _batches(self, failures: list[Exception]) -> Iterator[Batch]:
+        """Yields this process's batches; where one cannot be read, it and the rest are black.
+
+        The other processes need as many of this one as it has of its own.
+        """
+        rows = self._replicas.rows(self._batch_size)
+        batches = eval_batches(self._images, batch_size=self._batch_size, rows=rows)
+        for _ in range(0, len(self._images), self._batch_size):
+            try:
+                batch = next(batches)
+            except Exception as error:
+                failures.append(error)
+                if parallel.is_alone():
+                    return
+                count = rows.stop - rows.start
+                batch = {
+                    "image": np.zeros((count, *self._images.image_shape), np.uint8),
+                    "label": np.zeros(count, np.int32),
+                    "mask": np.zeros(count, np.float32),
+                }
+                batches = itertools.repeat(batch)
+            yield batch
 
 
 def _sums_of_batch(

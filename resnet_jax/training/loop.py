@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import math
 
 import jax
@@ -14,6 +15,7 @@ from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Description, Errors
+from resnet_jax.training.endings import Endings
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.journal import Journal
 from resnet_jax.training.profile import Profile
@@ -42,7 +44,9 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
       The state after the last step.
 
     Raises:
-      InputError: The config or the workdir cannot be used; nothing was written.
+      InputError: The config or the workdir cannot be used, and nothing was written; or the data
+        cannot be read any more, and the run has been saved.
+      ProcessError: Another process has failed; the run has been saved if it could be.
       Interrupted: A signal ended the run; it has been saved.
       DivergedError: The loss became infinite or no number.
     """
@@ -51,41 +55,46 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     primary = parallel.is_primary()
     layout = Layout(workdir)
     ledger = layout.bad_records(parallel.process_index())
-    run = Run.from_config(config, ledger=ledger)
-    # What a new run starts from is looked for before anything is written.
-    beginning = None if layout.config_path.exists() else run.begin()
     with contextlib.ExitStack() as stack:
-        if primary:
-            taken = Workdir(
-                workdir,
-                config.to_dict(),
-                may_change=configs.may_change(config),
-                defaults=configs.base_config().to_dict(),
+        with parallel.together():
+            run = Run.from_config(config, ledger=ledger)
+            # What a new run starts from is looked for before anything is written.
+            beginning = None if layout.config_path.exists() else run.begin()
+            if primary:
+                taken = Workdir(
+                    workdir,
+                    config.to_dict(),
+                    may_change=configs.may_change(config),
+                    defaults=configs.base_config().to_dict(),
+                )
+                stack.enter_context(taken)
+            stack.callback(run.bad_records.close)
+            run.bad_records.keep(ledger)
+            checkpoints = stack.enter_context(
+                Checkpoints(
+                    layout.checkpoints,
+                    keep_newest=config.keep_newest,
+                    keep_best=config.keep_best,
+                    primary=primary,
+                    agree=parallel.agree,
+                )
             )
-            stack.enter_context(taken)
-        stack.callback(run.bad_records.close)
-        run.bad_records.keep(ledger)
-        checkpoints = stack.enter_context(
-            Checkpoints(
-                layout.checkpoints,
-                keep_newest=config.keep_newest,
-                keep_best=config.keep_best,
-                primary=primary,
-                agree=parallel.agree,
-            )
-        )
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
         state, statistics = _start(run, checkpoints, beginning)
-        journal = stack.enter_context(
-            Journal(
-                layout if primary else None,
-                title=f"{config.model.name} on {config.data.source}",
-                start_step=int(state.step),
-                total_steps=config.total_steps,
-                batch_size=config.batch_size,
-            )
+        endings = stack.enter_context(
+            Endings(parallel.board(), steps_ahead=_STEPS_AHEAD, last=config.total_steps)
         )
-        loop = _Loop(run, layout.path, checkpoints, journal, interruption, statistics)
+        with parallel.together():
+            journal = stack.enter_context(
+                Journal(
+                    layout if primary else None,
+                    title=f"{config.model.name} on {config.data.source}",
+                    start_step=int(state.step),
+                    total_steps=config.total_steps,
+                    batch_size=config.batch_size,
+                )
+            )
+        loop = _Loop(run, layout.path, checkpoints, journal, interruption, endings, statistics)
         return loop.run(state)
 
 
@@ -95,7 +104,8 @@ def _start(
     """Returns where the run was left, or its beginning."""
     saved = checkpoints.restore("newest", templates(run))
     if saved is None:
-        state, statistics = beginning or run.begin()
+        with parallel.together():
+            state, statistics = beginning or run.begin()
         return run.replicas.place(state), statistics
     before, now = saved.metadata.get("examples"), len(run.train_images)
     if before not in (None, now):  # not in those of older runs
@@ -115,6 +125,7 @@ class _Loop:
         checkpoints: Checkpoints,
         journal: Journal,
         interruption: Interruption,
+        endings: Endings,
         statistics: Statistics,
     ) -> None:
         self._run = run
@@ -123,21 +134,29 @@ class _Loop:
         self._checkpoints = checkpoints
         self._journal = journal
         self._interruption = interruption
+        self._endings = endings
         self._statistics = statistics
         self._train_step = run.train_step(statistics)
         self._evaluator = run.evaluator(statistics)
 
     def run(self, state: TrainState) -> TrainState:
         config = self._config
-        start = int(state.step)
+        step = self._saved = start = int(state.step)
         self._introduce(start)
-        sharded = map(self._run.replicas.shard, self._run.batches(start))
+        batches = self._endings.watch(self._run.batches(start), start)
+        sharded = map(self._run.replicas.shard, batches)
         ahead = collections.deque()
+        ended: Exception | None = None
         with (
             prefetch(sharded, config.prefetch) as batches,
             Profile(config.profile, self._workdir / "profile") as profile,
         ):
-            for step, batch in enumerate(batches, start + 1):
+            first = list(itertools.islice(batches, 1))
+            parallel.agree(start)  # all can go on to what was announced before they had theirs
+            for batch in itertools.chain(first, batches):
+                if (ended := self._endings.after(step)) is not None:
+                    break
+                step += 1
                 profile.before(step)
                 state, metrics = self._train_step(state, batch)
                 ahead.append(metrics["loss"])
@@ -153,20 +172,23 @@ class _Loop:
                 if last or step % config.eval_every == 0:
                     try:
                         state, errors = self._evaluate(step, state)
-                    except InputError:  # an image that cannot be read must not cost the training
-                        if parallel.is_alone():  # the others would not save, but wait for us
-                            self._save(step, state, None)
-                            self._checkpoints.wait()
-                        raise
-                stop = self._interruption.should_stop(step) and not last
-                if errors is not None or stop or step % config.checkpoint_every == 0:
+                    except Exception as error:  # such as an image that cannot be read
+                        ended = error
+                        break
+                if errors is not None or step % config.checkpoint_every == 0:
                     self._save(step, state, errors)
-                if stop:
-                    self._checkpoints.wait()
+                if self._interruption.should_stop(step) and not last:
                     signal = self._interruption.requested
                     assert signal is not None
-                    raise Interrupted(step, signal, self._workdir)
-        self._checkpoints.wait()
+                    ended = Interrupted(step, signal, self._workdir)
+                    break
+        ended = ended or self._endings.after(step)
+        if ended is not None and step > self._saved:  # what was learned is not lost
+            self._save(step, state, None)
+        with parallel.together():
+            self._checkpoints.wait()
+        if ended is not None:
+            raise ended
         return state
 
     def _introduce(self, start: int) -> None:
@@ -186,20 +208,22 @@ class _Loop:
     def _log(self, step: int, state: TrainState, learning_rate: jax.Array) -> TrainState:
         window, learning_rate = jax.device_get((state.window, learning_rate))
         self._check_finite(step, window)
-        self._journal.train(
-            step,
-            {
-                "loss": float(window.loss) / int(window.steps),
-                "top1_error": 100 * float(window.top1_error) / int(window.steps),
-                "learning_rate": float(learning_rate),
-            },
-        )
+        values = {
+            "loss": float(window.loss) / int(window.steps),
+            "top1_error": 100 * float(window.top1_error) / int(window.steps),
+            "learning_rate": float(learning_rate),
+        }
+        try:
+            self._journal.train(step, values)
+        except OSError as error:
+            self._endings.soon(step, error)
         return state.replace(window=self._run.replicas.place(Window.empty()))
 
     def _evaluate(self, step: int, state: TrainState) -> tuple[TrainState, Errors]:
         with self._journal.pause("evaluating"):
             errors = self._evaluator(state.variables)
-            self._journal.evaluation(step, self._config.data.eval_split, errors._asdict())
+            with parallel.together():
+                self._journal.evaluation(step, self._config.data.eval_split, errors._asdict())
         if self._config.schedule.name == "plateau":
             before = jax.device_get(state.plateau)
             after = before.after(errors.top1_error, self._config.schedule)
@@ -211,8 +235,13 @@ class _Loop:
     def _save(self, step: int, state: TrainState, errors: Errors | None) -> None:
         with self._journal.pause("saving"):
             self._check_finite(step, jax.device_get(state.window))
-            self._journal.sync()
-            self._run.bad_records.sync()
+            with parallel.together():
+                self._journal.sync()
+                self._checkpoints.wait()
+            try:
+                self._run.bad_records.sync()
+            except OSError as error:  # what it lists is found again; what was learned is not
+                self._endings.soon(step, error)
             self._checkpoints.save(
                 step,
                 pack(self._run.replicas.as_global(state), self._statistics),
@@ -224,6 +253,7 @@ class _Loop:
                 ),
                 metric=None if errors is None else errors.top1_error,
             )
+            self._saved = step
 
     def _check_finite(self, step: int, window: Window) -> None:
         if not math.isfinite(window.loss):

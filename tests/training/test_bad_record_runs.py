@@ -1,13 +1,18 @@
 """Whole runs on folders of which some images are damaged."""
 
+import errno
+
 import jax
 import numpy as np
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.data import read_ledger
+from resnet_jax.data import load_source, read_ledger
+from resnet_jax.data.order import Order
 from resnet_jax.training import train
+from resnet_jax.training.metrics import MetricsLog
 from tests.data.pictures import write_folder
+from tests.outcomes import read_checkpoints
 from tests.tiny import tiny_config
 
 CLASSES = ("ant", "bee")
@@ -80,6 +85,40 @@ def test_too_many_stop_a_run(root, tmp_path, mean):
     assert read_ledger(ledger)
     # And the workdir can be used, once more are allowed.
     train(config_of(root, **{**options, "data.max_bad_share": 0.9}), tmp_path / "run")
+
+
+def test_what_was_learned_before_a_bad_example_is_kept(root, tmp_path):
+    met = Order(60, 16, 0).indices(2)  # 4, were it not for this, is the first step that is saved
+    key = load_source("folder", "train", path=root)[int(met[5])].key
+    (root / key).write_bytes(b"no image")
+    flags = {"total_steps": 6, "data.max_bad_share": 0.0}
+    with pytest.raises(InputError, match="1 of the 60 examples of train cannot be read"):
+        train(config_of(root, **flags), tmp_path / "run")
+    assert sorted(read_checkpoints(tmp_path / "run")) == [2]
+    flags["data.max_bad_share"] = 1.0
+    again = jax.device_get(train(config_of(root, **flags), tmp_path / "run"))
+    whole = jax.device_get(train(config_of(root, **flags), tmp_path / "whole"))
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_log_that_cannot_be_written_for_a_while_costs_nothing(root, tmp_path, monkeypatch):
+    full = [OSError(errno.ENOSPC, "No space left on device")]
+    write = MetricsLog.write
+
+    def write_if_there_is_room(log, step, split, values):
+        write(log, step, split, values)
+        if step == 7 and full:
+            raise full.pop()
+
+    monkeypatch.setattr(MetricsLog, "write", write_if_there_is_room)
+    with pytest.raises(OSError, match="No space left"):
+        train(config_of(root), tmp_path / "run")
+    assert sorted(read_checkpoints(tmp_path / "run")) == [4, 7]
+    train(config_of(root), tmp_path / "run")
+    train(config_of(root), tmp_path / "whole")
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "whole")]
+    assert logs[0] == logs[1]
 
 
 def test_an_evaluation_is_of_all_or_none(root, tmp_path):
