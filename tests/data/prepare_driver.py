@@ -15,32 +15,14 @@ from tensorflow_datasets.core import example_serializer, features, read_only_bui
 
 from resnet_jax import InputError
 from resnet_jax.data.prepare import Settings, prepare, verify
-from resnet_jax.data.source import Example
-from tests.data.pictures import encode, photo
+from tests.data.preparing import Pictures
 
 SETTINGS = Settings(shorter_side=12, examples_per_shard=3)
 WATCHED = ("fsync", "replace")
-KEYS = 7
-
-
-class Pictures:
-    """A source in memory, one of whose images is broken."""
-
-    class_names = ("a", "b")
-
-    def __init__(self):
-        self._images = [encode(photo(20, 16, seed=n), "JPEG") for n in range(KEYS)]
-        self._images[4] = self._images[4][:100]
-
-    def __len__(self):
-        return KEYS
-
-    def __getitem__(self, index, /):
-        return Example(self._images[index], index % 2, f"picture {index}")
 
 
 def make(place):
-    sources = {"train": Pictures(), "test": Pictures()}
+    sources = {split: Pictures(7, bad=[4]) for split in ("train", "test")}
     prepare(sources, place, "photos", settings=SETTINGS, skip_bad=0.2, workers=2)
 
 

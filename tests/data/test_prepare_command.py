@@ -9,7 +9,7 @@ from resnet_jax import InputError
 from resnet_jax.data import load_source
 from resnet_jax.data.prepare.__main__ import main
 from tests.data.pictures import write_folder
-from tests.data.test_prepare import contents
+from tests.data.preparing import contents
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = {"ant": 3, "bee": 4}
