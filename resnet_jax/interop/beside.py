@@ -13,6 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from resnet_jax.interop.naming import split
+
 COLLECTIONS = ("batches_tracked", "conv_biases", "moving_factors")
 
 Shape = tuple[int, ...]
@@ -52,7 +54,7 @@ def settled(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     result = {name: array for name, array in arrays.items() if not is_beside(name)}
     for name, array in result.items():
-        collection, *module, leaf = name.split("/")
+        collection, module, leaf = split(name)
         if collection != "batch_stats":
             continue
         norm = "/".join(module)
@@ -81,7 +83,7 @@ def filled(arrays: Mapping[str, np.ndarray], name: str, fill: float) -> np.ndarr
       name: Name of the array.
       fill: The number that it is full of.
     """
-    collection, *module, _ = name.split("/")
+    collection, module, _ = split(name)
     path = "/".join(module)
     if collection == "conv_biases":
         kernel = arrays[f"params/{path}/kernel"]

@@ -7,6 +7,9 @@ from etils import epath
 from resnet_jax.errors import InputError
 
 _ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of a repository with its arrays, the one that is preferred first."""
+
 _CONFIGS = ["config.json", "preprocessor_config.json"]
 
 
@@ -34,7 +37,7 @@ def download(hub_id: str) -> epath.Path:
             f"{hub_id} is not a file or folder here, and to have it from the hub "
             "huggingface_hub has to be installed: pip install 'resnet_jax[hub]'"
         ) from error
-    for weights in ("model.safetensors", "pytorch_model.bin"):
+    for weights in WEIGHTS:
         try:
             folder = epath.Path(
                 huggingface_hub.snapshot_download(

@@ -10,14 +10,13 @@ from resnet_jax.errors import InputError
 from resnet_jax.files import place
 from resnet_jax.interop.caffe_file import read_caffe, read_mean_image
 from resnet_jax.interop.hdf5 import MAGIC as HDF5_MAGIC
-from resnet_jax.interop.hub import download, is_hub_id
+from resnet_jax.interop.hub import WEIGHTS, download, is_hub_id
 from resnet_jax.interop.keras_file import is_keras_archive, read_keras
 from resnet_jax.interop.preprocessing import Json
 from resnet_jax.interop.safetensors_file import read_safetensors
 from resnet_jax.interop.said import ENTRY
 from resnet_jax.interop.torch_file import ZIP_MAGIC, read_torch
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CAFFE = ".caffemodel"
 _MEAN = "*mean.binaryproto"
 _LEGACY_MAGICS = (b"\x80\x02", b"./Pa", b"sys_")
@@ -82,13 +81,13 @@ def find(source: epath.PathLike) -> Found:
 
 
 def _weights_of(folder: epath.Path) -> epath.Path:
-    for name in _WEIGHTS:
+    for name in WEIGHTS:
         if (folder / name).exists():
             return folder / name
     models = sorted(folder.glob(f"*{_CAFFE}"))
     if len(models) == 1:
         return models[0]
-    raise InputError(f"{folder} has no {' or '.join(_WEIGHTS)}, nor one {_CAFFE}")
+    raise InputError(f"{folder} has no {' or '.join(WEIGHTS)}, nor one {_CAFFE}")
 
 
 def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
@@ -99,8 +98,11 @@ def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
 
 
 def _read(path: epath.Path) -> Found:
-    with path.open("rb") as file:
-        magic = file.read(_LOOKED_AT)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(_LOOKED_AT)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     if magic.startswith(HDF5_MAGIC) or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
         model = read_keras(path)
         return Found(model.arrays, model.metadata, model.config, None, path)

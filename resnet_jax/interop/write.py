@@ -26,7 +26,6 @@ _FILES = (
     *(".safetensors", ".h5", ".keras", ".caffemodel"),
     *(".pth", ".pt", ".bin", ".npz", ".msgpack", ".ckpt", ".pb"),
 )
-_NO_MEAN_IMAGE = "numbers to subtract for a mean image"
 _OF_TRAINING = ("bn_momentum", "dropout_rate", "auxiliary_dropout_rate")
 
 
@@ -65,14 +64,23 @@ def write_weights(
         raise InputError(f"{path} is there already; give another destination, or remove it")
     check_writable(path)
     arrays = _arrays(weights, speech)
-    different = [] if dialect == "resnet_jax" else _differences(weights, dialect, speech)
-    if dialect == "caffe" and path.suffix != ".caffemodel":
-        different = [what for what in different if what != _NO_MEAN_IMAGE]
+    different = _differences(weights, dialect, speech, path)
     if different and not force:
         raise InputError(
             f"{weights.source} is not written: {dialect}'s network would compute something else, "
             f"it has {', '.join(different)}; force it to write the names nevertheless"
         )
+    try:
+        _write(path, arrays, weights, dialect)
+    except BaseException:
+        if path.is_dir():
+            path.rmtree()  # half of its files; it was not there before
+        raise
+
+
+def _write(
+    path: epath.Path, arrays: Mapping[str, np.ndarray], weights: Weights, dialect: DialectName
+) -> None:
     network = weights.network
     if dialect == "keras" and isinstance(network, ResNet):
         write_keras(path, arrays, keras_layers(network), entry_of(weights))
@@ -133,8 +141,12 @@ def _write_safetensors(
     write_safetensors(path, arrays, metadata | entry_of(weights))
 
 
-def _differences(weights: Weights, dialect: DialectName, speech: Vocabulary) -> list[str]:
+def _differences(
+    weights: Weights, dialect: DialectName, speech: Vocabulary, path: epath.Path
+) -> list[str]:
     """Returns what a library's network has otherwise, silently or not."""
+    if dialect == "resnet_jax":
+        return []
     # What decides about training alone is set there as here.
     fields = {name: value for name, value in speech.form.items() if name not in _OF_TRAINING}
     network = weights.network
@@ -147,6 +159,7 @@ def _differences(weights: Weights, dialect: DialectName, speech: Vocabulary) -> 
         for field, value in fields.items()
         if (there := getattr(network, field)) != value
     ]
-    if weights.preprocessing.mean_image is not None:
-        different.append(_NO_MEAN_IMAGE)
+    keeps_mean_image = dialect == "caffe" and path.suffix != ".caffemodel"  # in its folder
+    if weights.preprocessing.mean_image is not None and not keeps_mean_image:
+        different.append("numbers to subtract for a mean image")
     return different

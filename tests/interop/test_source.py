@@ -40,6 +40,12 @@ def test_a_file_of_another_kind_is_not_taken_for_safetensors(tmp_path, name, con
     assert load_pretrained(tmp_path / name).network == small_network()
 
 
+def test_what_is_no_file_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(InputError, match=r"model.safetensors cannot be read: .*Is a directory"):
+        load_pretrained(tmp_path)
+
+
 def test_a_store_that_nobody_knows_is_refused():
     network, url = small_network(), "https://example.org/a.safetensors"
     with pytest.raises(InputError, match=r"^https://example.org/a.safetensors is in no store that"):

@@ -1,9 +1,19 @@
 """Networks that others do not have."""
 
+import numpy as np
 import pytest
 
-from resnet_jax import InputError, ResidualBlock, create_model
-from resnet_jax.interop import Preprocessing, load_pretrained, of_variables, save_pretrained
+from resnet_jax import InputError, ResidualBlock, create_model, files
+from resnet_jax.interop import (
+    Preprocessing,
+    caffe_file,
+    load_pretrained,
+    of_variables,
+    safetensors_file,
+    save_pretrained,
+    write_weights,
+)
+from resnet_jax.interop import write as write_module
 from tests.interop.small import random_variables, small_network
 
 
@@ -37,6 +47,29 @@ def test_where_the_stride_is_does_not_matter_where_it_can_be_said_or_is_one(tmp_
     assert load_pretrained(tmp_path / "a").network == first
     basic = small_network(ResidualBlock, stride_on="1x1")
     save_pretrained(basic, random_variables(basic), tmp_path / "b.safetensors", to="timm")
+
+
+@pytest.mark.parametrize("to", ["huggingface", "caffe"])
+def test_half_a_folder_does_not_stay(tmp_path, monkeypatch, to):
+    """A folder has several files, of which the last one can fail."""
+    network = create_model("resnet50_v1_5", width=2, num_classes=3)
+    image = np.zeros((8, 8, 3), np.float32)
+    preprocessing = Preprocessing(8, 8, mean_image=image if to == "caffe" else None)
+    written, write = [], files.write_atomically
+
+    def fail_the_last(path, content):
+        if "model" in path.name:
+            raise OSError(28, "No space left on device")
+        written.append(path.name)
+        write(path, content)
+
+    for module in (caffe_file, safetensors_file, write_module):
+        monkeypatch.setattr(module, "write_atomically", fail_the_last)
+    weights = of_variables(network, random_variables(network), preprocessing, "x")
+    with pytest.raises(OSError, match="No space left"):
+        write_weights(weights, tmp_path / "a", to, force=True)
+    assert written
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_networks_and_variables_are_refused():
