@@ -15,10 +15,7 @@ from flax import traverse_util
 
 from resnet_jax.interop.families import family_of, vocabulary
 from tests.interop.references import library, logits_of
-
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-if jax.__version_info__ < (0, 11):  # newer ones have no such choice
-    QUICK["xla_cpu_use_fusion_emitters"] = False
+from tests.quick import QUICK
 
 
 class Differences(NamedTuple):

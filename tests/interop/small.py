@@ -60,3 +60,11 @@ def write(
     }
     write_safetensors(path, change(arrays), {"format": "pt"})
     return path
+
+
+def check_same(one, other):
+    """Checks that arrays by name have the same names, shapes, types and bits."""
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert (array.shape, array.dtype) == (other[name].shape, other[name].dtype), name
+        assert array.tobytes() == other[name].tobytes(), name

@@ -15,8 +15,7 @@ from resnet_jax.interop.families.resnet_keras import keras_layers
 from resnet_jax.interop.keras_file import read_keras
 from tests.interop import keras_reference
 from tests.interop.comparison import difference, differences_of, evaluate, train_ours
-from tests.interop.small import random_variables, small_network
-from tests.interop.test_round_trips import check_same
+from tests.interop.small import check_same, random_variables, small_network
 
 DEPTHS = (50, 101, 152)
 FORM = {"stride_on": "1x1", "pool_padding": (1, 1), "bn_epsilon": 1.001e-5, "bn_momentum": 0.99}

@@ -20,17 +20,10 @@ from resnet_jax.interop import (
 )
 from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
 from tests.interop.references import library, make
-from tests.interop.small import places, random_arrays, random_variables, small_network
+from tests.interop.small import check_same, places, random_arrays, random_variables, small_network
 
 DIALECTS = ("torchvision", "timm", "huggingface", "resnet_jax")
 PREPROCESSING = Preprocessing(176, 232, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 1 / 3))
-
-
-def check_same(one, other):
-    assert one.keys() == other.keys()
-    for name, array in one.items():
-        assert (array.shape, array.dtype) == (other[name].shape, other[name].dtype), name
-        assert array.tobytes() == other[name].tobytes(), name
 
 
 @settings(max_examples=15, deadline=None)

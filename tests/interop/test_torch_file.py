@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_jax import InputError
-from resnet_jax.interop import load_pretrained
 from resnet_jax.interop.torch_file import read_torch
+from tests.interop.refusals import refused
 
 torch = pytest.importorskip("torch")
 
@@ -120,19 +120,6 @@ def test_the_hostile_files_are_made_as_torch_makes_good_ones(tmp_path):
     path = archive(tmp_path / "a.pth", tensor_stream(), [("0", numbers.tobytes())])
     for found in (read_torch(path), torch.load(path, weights_only=True)):
         np.testing.assert_array_equal(found["w"], numbers)
-
-
-def refused(path, message):
-    """Checks that a file is refused in a sentence, and little is allocated for it."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(InputError, match=message) as raised:
-            load_pretrained(path)
-        assert tracemalloc.get_traced_memory()[1] < 10 * path.stat().st_size + 3e6
-    finally:
-        tracemalloc.stop()
-    assert str(raised.value).startswith(str(path))
-    assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])

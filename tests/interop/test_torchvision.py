@@ -12,8 +12,7 @@ from resnet_jax.interop import load_pretrained, read_weights, save_pretrained, w
 from resnet_jax.interop.safetensors_file import read_safetensors
 from tests.interop.comparison import compare, difference, evaluate
 from tests.interop.references import library, make_alexnet, make_googlenet, make_vgg
-from tests.interop.small import random_variables
-from tests.interop.test_round_trips import check_same
+from tests.interop.small import check_same, random_variables
 
 VGG = [(depth, batch_norm) for depth in (11, 13, 16, 19) for batch_norm in (False, True)]
 NO_DROPOUT = {"dropout_rate": 0.0}

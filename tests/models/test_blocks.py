@@ -10,6 +10,7 @@ from flax import traverse_util
 
 from resnet_jax import BatchNorm, BottleneckBlock, InputError, ResidualBlock, ResNet
 from resnet_jax.models import Shortcut
+from tests.quick import QUICK
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -17,9 +18,6 @@ F = torch.nn.functional
 MOMENTUM, EPSILON = 0.8, 1e-3  # neither library's default
 NORM = functools.partial(BatchNorm, momentum=MOMENTUM, epsilon=EPSILON)
 KEY = jax.random.key(0, impl="rbg")  # compiles several times faster than the default
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-if jax.__version_info__ < (0, 11):  # newer ones have no such choice
-    QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
 def convolve(x, p, stride, dilation=1):

@@ -11,6 +11,7 @@ import pytest
 from flax import traverse_util
 
 from tests.models.shapes import shapes
+from tests.quick import QUICK
 
 
 def _torch() -> Any:
@@ -23,10 +24,6 @@ def _torch() -> Any:
 torch = _torch()
 F = torch and torch.nn.functional
 needs_torch = pytest.mark.skipif(torch is None, reason="needs torch")
-
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-if jax.__version_info__ < (0, 11):  # newer ones have no such choice
-    QUICK["xla_cpu_use_fusion_emitters"] = False
 
 COLLECTIONS = ["batch_stats", "auxiliary_logits"]
 
