@@ -15,6 +15,7 @@ from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import write_atomically
+from resnet_jax.interop.archive import checked_members
 from resnet_jax.interop.hdf5 import Contents, h5py, read_hdf5
 from resnet_jax.interop.preprocessing import Json
 from resnet_jax.interop.said import ENTRY
@@ -117,31 +118,18 @@ def write_keras(
 def _of_archive(content: bytes) -> KerasModel:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = {}
-            for member in archive.infolist():
-                if member.filename in members:
-                    raise InputError(f"{member.filename[:60]!a} is there twice")
-                members[member.filename] = member
-            config = _json(_member(archive, members, _CONFIG, _MOST_CONFIG))
-            weights = _member(archive, members, WEIGHTS, len(content))
+            members = checked_members(archive, len(content), "Keras")
+            for name in (_CONFIG, WEIGHTS):
+                if name not in members:
+                    raise InputError(f"its archive has no {name}")
+            if members[_CONFIG].file_size > _MOST_CONFIG:
+                raise InputError(f"{_CONFIG} claims to have {members[_CONFIG].file_size} bytes")
+            config, weights = _json(archive.read(_CONFIG)), archive.read(WEIGHTS)
     except InputError:
         raise
     except Exception as error:  # a damaged archive can raise anything in zipfile
         raise InputError(f"its archive is damaged ({error})") from error
     return KerasModel(_by_layer(read_hdf5(weights, _TEXTS)), config, {})
-
-
-def _member(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, most: int
-) -> bytes:
-    if name not in members:
-        raise InputError(f"its archive has no {name}")
-    member = members[name]
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise InputError(f"{name} is compressed or encrypted, as Keras writes none")
-    if member.file_size > most or member.compress_size != member.file_size:
-        raise InputError(f"{name} claims to have {member.file_size} bytes")
-    return archive.read(member)
 
 
 def _json(text: str | bytes) -> dict[str, Json]:

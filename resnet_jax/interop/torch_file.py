@@ -7,12 +7,12 @@ the archive, and the archive with the size of the file, before anything is alloc
 
 import math
 import zipfile
-from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
+from resnet_jax.interop.archive import checked_members
 from resnet_jax.interop.torch_stream import Storage, Tensor, Value, read_stream
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -53,7 +53,7 @@ class _Reader:
 
     def __init__(self, archive: zipfile.ZipFile, file_size: int) -> None:
         self._archive = archive
-        self._members = _checked_members(archive, file_size)
+        self._members = checked_members(archive, file_size, "torch")
         self._spare = file_size  # bytes that tensors may still have
         self._storages: dict[str, bytes] = {}
         descriptions = [name for name in self._members if name.endswith("/data.pkl")]
@@ -107,21 +107,6 @@ class _Reader:
         if storage.key not in self._storages:
             self._storages[storage.key] = self._archive.read(member)
         return self._storages[storage.key]
-
-
-def _checked_members(archive: zipfile.ZipFile, file_size: int) -> Mapping[str, zipfile.ZipInfo]:
-    members = {}
-    spare = file_size
-    for member in archive.infolist():
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise InputError(f"{member.filename} is compressed or encrypted, as torch writes none")
-        spare -= member.file_size  # members that share bytes would have more than there are
-        if member.compress_size != member.file_size or spare < 0:
-            raise InputError(f"{member.filename} claims to be larger than the file")
-        if member.filename in members:
-            raise InputError(f"{member.filename} is there twice")
-        members[member.filename] = member
-    return members
 
 
 def _state_dict(value: Value) -> dict[str, Tensor]:
