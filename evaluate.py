@@ -6,7 +6,7 @@ first run.
 
 Prints one line of JSON: `step` (or `weights`, or `networks`), `split`, `examples`, `top1_error` and
 `top5_error` in percent, `loss` in nats, and `protocol`, which views of an image were seen. Exit
-status: 0 done, 2 wrong input, 1 anything else.
+status: 0 done, 2 wrong input, 130 stopped by Ctrl-C, 1 anything else.
 """
 
 import json

@@ -8,18 +8,18 @@ from etils import epath
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
-from resnet_jax.data import Source, load_source
+from resnet_jax.data import BadRecords, Source, load_source
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.checkpoint import same_classes
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.options import Options
+from resnet_jax.evaluation.outputs import check_outputs
 from resnet_jax.evaluation.per_class import check_per_class, write_per_class
 from resnet_jax.evaluation.precise import precise_batch_stats
 from resnet_jax.evaluation.predictions import write_predictions
 from resnet_jax.evaluation.protocol import Protocol
 from resnet_jax.evaluation.seen import see
 from resnet_jax.evaluation.single_crop import Errors, Evaluator
-from resnet_jax.files import check_writable
 from resnet_jax.parallel import Replicas
 from resnet_jax.workdir import Json
 
@@ -120,11 +120,7 @@ def _check_files(predictions: epath.PathLike | None, per_class: epath.PathLike |
     paths = [epath.Path(path) for path in (predictions, per_class) if path is not None]
     if len(set(paths)) < len(paths):
         raise InputError(f"{predictions} cannot have both predictions and the errors of classes")
-    for path in paths:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file")
-        if parallel.is_primary():
-            check_writable(path)
+    check_outputs(paths)
 
 
 def _check(network: Network, first: Network, source: Source) -> None:
@@ -163,6 +159,8 @@ def _as_in_training(network: Network, split: str, replicas: Replicas, batch_size
 def _measured_anew(network: Network, examples: int, replicas: Replicas) -> tuple[Network, int]:
     """Returns a network with precise batch statistics, and on how many images they were measured.
 
+    Of training images that cannot be read others take the place, as in training.
+
     Raises:
       InputError: It has none, or some that are not its own.
     """
@@ -172,10 +170,11 @@ def _measured_anew(network: Network, examples: int, replicas: Replicas) -> tuple
             f"{network.name} was trained with frozen modules ({', '.join(config.init.freeze)}), "
             "whose statistics stay as they are; it has no precise ones"
         )
+    bad_records = BadRecords(config.data.train_split, config.data.max_bad_share)
     found = precise_batch_stats(
         network.model,
         network.variables,
-        configs.load_images(config, config.data.train_split),
+        configs.load_images(config, config.data.train_split, bad_records),
         network.statistics,
         replicas,
         examples=examples,

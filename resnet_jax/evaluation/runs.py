@@ -10,6 +10,7 @@ from resnet_jax.evaluation.checkpoint import Which, restore
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.networks import evaluate_networks
 from resnet_jax.evaluation.options import Options
+from resnet_jax.evaluation.outputs import check_outputs
 from resnet_jax.evaluation.protocol import Preparation, Protocol
 from resnet_jax.files import write_atomically
 from resnet_jax.workdir import Json, Layout
@@ -51,15 +52,17 @@ def evaluate(
       **options: See `Options`.
 
     Raises:
-      InputError: There is no such run, checkpoint or split, or what `evaluate_networks` refuses.
+      InputError: There is no such run, checkpoint or split, the result could not be kept, or what
+        `evaluate_networks` refuses.
     """
     network = network_of_run(workdir, which)
     assert network.step is not None
+    results = Layout(workdir).path / "evaluations"
+    check_outputs([results / "any.json"])
     found = evaluate_networks([network], **options)
     evaluation = Evaluation(network.step, found.split, *found.errors, found.protocols[0])
     if parallel.is_primary():
-        name = _file_name(evaluation, options)
-        path = Layout(workdir).path / "evaluations" / name
+        path = results / _file_name(evaluation, options)
         write_atomically(path, f"{json.dumps(evaluation._asdict())}\n".encode())
     return evaluation
 
