@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from etils import epath
 from flax import linen as nn
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -289,6 +290,13 @@ def load_images(
         workers=config.data.workers,
         bad_records=bad_records,
     )
+
+
+def data_name(config: ConfigDict) -> str:
+    """Returns what the data of `config.data` are called, in titles."""
+    if config.data.source == "tfds":
+        return config.data.name
+    return config.data.source if config.data.path is None else epath.Path(config.data.path).name
 
 
 def _fill(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:

@@ -70,3 +70,15 @@ def test_a_network_refuses_an_option_of_another():
 
 def test_the_config_can_ask_for_other_classes_than_the_data_has():
     assert configs.build_model(tiny_config(**{"model.num_classes": 17}), 10).num_classes == 17
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"data.name": "cifar10"}, "digits"),
+        ({"data.source": "folder", "data.path": "data/photos"}, "photos"),
+        ({"data.source": "tfds", "data.name": "cifar10", "data.path": "data"}, "cifar10"),
+    ],
+)
+def test_titles_say_what_the_data_are_called(values, name):
+    assert configs.data_name(tiny_config(**values)) == name

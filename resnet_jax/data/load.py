@@ -74,7 +74,8 @@ def load_source(
     Raises:
       InputError: There is no such source, data set or split.
     """
-    return select(split, load_splits(source, name=name, path=path), of=name or source)
+    called = name if name is not None and source == "tfds" else source
+    return select(split, load_splits(source, name=name, path=path), of=called)
 
 
 def load_splits(

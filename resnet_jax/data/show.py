@@ -78,15 +78,9 @@ def _draw(config: ConfigDict) -> bytes:
     return draw_grid(
         panels,
         columns=COLUMNS.value,
-        title=f"{_name(config)}, {split}",
+        title=f"{configs.data_name(config)}, {split}",
         note="; ".join(described),
     )
-
-
-def _name(config: ConfigDict) -> str:
-    if config.data.source == "tfds":
-        return config.data.name
-    return config.data.source if config.data.path is None else epath.Path(config.data.path).name
 
 
 if __name__ == "__main__":

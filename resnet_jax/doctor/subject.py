@@ -9,9 +9,9 @@ from collections.abc import Callable
 import flax
 import jax
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
+from resnet_jax import config as configs
 from resnet_jax.data import BadRecords, DecodedImages, ImageSet, ScaleJitter, Source, load_source
 from resnet_jax.data.workers import cores, worker_count
 from resnet_jax.doctor.findings import Case
@@ -73,7 +73,7 @@ def case_of(subject: Subject) -> Case:
     }
     return Case(
         title=f"{config.model.name} on {len(run.train_images):,} images of "
-        f"{_data(config)}, {config.data.train_split}",
+        f"{configs.data_name(config)}, {config.data.train_split}",
         machine=f"{run.replicas}; {cores()} cores",
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         examples=len(run.train_images),
@@ -91,12 +91,6 @@ def case_of(subject: Subject) -> Case:
         shares_cores=jax.default_backend() == "cpu",
         host_memory=_host_memory(),
     )
-
-
-def _data(config: ConfigDict) -> str:
-    if config.data.source == "tfds":
-        return config.data.name
-    return config.data.source if config.data.path is None else epath.Path(config.data.path).name
 
 
 def _data_flags(config: ConfigDict) -> str:

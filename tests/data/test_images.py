@@ -216,3 +216,8 @@ def test_unknown_names_are_refused(source, split, message):
     with pytest.raises(InputError) as error:
         load_images(source, split, 8)
     assert str(error.value) == message
+
+
+def test_a_name_is_of_tfds_alone():
+    with pytest.raises(InputError, match="there is no split of digits 'tests'"):
+        load_images("digits", "tests", 8, name="imagenet2012")
