@@ -1,5 +1,6 @@
 """Files that are in order although a process may be killed at any moment."""
 
+import errno
 import os
 
 from etils import epath
@@ -47,11 +48,22 @@ def write_atomically(path: epath.PathLike, content: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    make_durable(path.parent)  # the rename itself
+
+
+def make_durable(path: epath.PathLike) -> None:
+    """Waits until a local file or folder is on the disk; object stores do so by themselves."""
+    if not is_local(path):
+        return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no such call for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def check_writable(path: epath.PathLike) -> None:

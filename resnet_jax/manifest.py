@@ -5,10 +5,8 @@ does, and because it is the last file to be written, a folder without one was ne
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
@@ -19,6 +17,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from resnet_jax.errors import InputError
+from resnet_jax.files import make_durable
 
 FILENAME = "manifest.json"
 _FORMAT = 1
@@ -69,15 +68,15 @@ def write(folder: epath.Path, manifest: Manifest) -> None:
     files = {}
     for name, path in _files(folder).items():
         files[name] = _fingerprint(path)
-        _sync(path)
+        make_durable(path)
     for path in {(folder / name).parent for name in files} | {folder, folder.parent}:
-        _sync(path)
+        make_durable(path)
     temporary = folder / f"{FILENAME}.tmp"
     contents = {"format": _FORMAT, "files": files, **dataclasses.asdict(manifest)}
     temporary.write_bytes(_sealed(contents))
-    _sync(temporary)
+    make_durable(temporary)
     temporary.replace(folder / FILENAME)
-    _sync(folder)
+    make_durable(folder)
 
 
 def read(folder: epath.Path, step: int) -> Manifest:
@@ -252,18 +251,3 @@ def _fingerprint(path: epath.Path) -> _Print:
             size += len(chunk)
             digest.update(chunk)
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync(path: epath.Path) -> None:
-    """Waits until a local file or folder is on the disk; object stores do so by themselves."""
-    if "://" in os.fspath(path):
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems have no such call for folders.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,7 @@
 """A write that is killed leaves the old file."""
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -42,6 +44,21 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("number", "allowed"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_folder_need_not_be_durable_by_itself(tmp_path, monkeypatch, number, allowed):
+    fsync = os.fsync
+
+    def fail_for_folders(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_for_folders)
+    with contextlib.nullcontext() if allowed else pytest.raises(OSError, match="output error"):
+        write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 def test_the_folder_is_made(tmp_path):
