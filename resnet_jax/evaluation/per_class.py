@@ -47,7 +47,7 @@ def errors_of_classes(outcomes: Outcomes, class_names: Sequence[str]) -> list[Cl
 def write_per_class(path: epath.PathLike, outcomes: Outcomes, class_names: Sequence[str]) -> None:
     """Writes the errors of each class, a row for each, as `path` ends: `.csv` or `.json`."""
     rows = [errors._asdict() for errors in errors_of_classes(outcomes, class_names)]
-    if str(path).endswith(".json"):
+    if _form(path) == ".json":
         write_atomically(path, f"{json.dumps(rows, indent=1)}\n".encode())
         return
     text = io.StringIO()
@@ -63,8 +63,12 @@ def check_per_class(path: epath.PathLike) -> None:
     Raises:
       InputError: It ends neither in `.csv` nor in `.json`.
     """
-    if not str(path).endswith((".csv", ".json")):
+    if _form(path) not in (".csv", ".json"):
         raise InputError(f"the errors of the classes are a .csv or a .json file, and {path} is not")
+
+
+def _form(path: epath.PathLike) -> str:
+    return epath.Path(path).suffix.lower()
 
 
 def _of_class(outcomes: Outcomes, label: int, class_names: Sequence[str]) -> ClassErrors:

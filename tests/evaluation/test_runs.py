@@ -90,8 +90,8 @@ def test_predictions_and_classes_agree_with_the_errors(run, tmp_path):
         counts = [others.count(str(digit)) for digit in range(10)]
         assert int(row["confused"]) == max(counts)
         assert row["confused_with"] == (str(np.argmax(counts)) if others else "")
-    evaluate(run, split="test[:101]", protocol=TEN, per_class=tmp_path / "c.json")
-    as_json = json.loads((tmp_path / "c.json").read_text())
+    evaluate(run, split="test[:101]", protocol=TEN, per_class=tmp_path / "c.JSON")
+    as_json = json.loads((tmp_path / "c.JSON").read_text())
     assert [{k: "" if v is None else str(v) for k, v in row.items()} for row in as_json] == table
 
 
