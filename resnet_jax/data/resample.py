@@ -14,6 +14,7 @@ from typing import ParamSpec
 import numba
 import numpy as np
 from jaxtyping import UInt8, UInt32
+from numba.extending import is_jitted
 
 from resnet_jax.data import vectors
 from resnet_jax.data.vectors import BITS, GROUP, PIXELS, across, down, turn
@@ -160,3 +161,7 @@ def resample(
     middle = np.empty((count, -(-wide // PIXELS) * 4 * PIXELS), np.uint8)
     _horizontal(image, columns, column_weights, rows[0], middle)
     _vertical(middle, rows, row_weights, out)
+
+
+if not is_jitted(resample):  # NUMBA_DISABLE_JIT
+    raise ImportError("numba compiles nothing here, and steps on vectors cannot be interpreted")

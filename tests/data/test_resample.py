@@ -124,6 +124,13 @@ def test_what_is_kept_is_of_these_steps(monkeypatch):
     assert module._named_by_its_steps(another).__qualname__ not in ("resample", name)
 
 
+def test_where_numba_compiles_nothing_there_is_pillow(monkeypatch):
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.delitem(sys.modules, "resnet_jax.data.resample")
+    assert _compiled_resample.__wrapped__() is None
+
+
 def test_where_it_cannot_be_compiled_the_images_are_the_same(monkeypatch):
     data = encode(photo(131, 97), "JPEG")
     place = functools.partial(ScaleJitter(24, 30, 60)(Draws(0, 0, 1, slice(0, 1))), 0)
