@@ -10,15 +10,13 @@ from resnet_jax.data import Interpolation
 from resnet_jax.data.decode import check_interpolation
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.evaluation.views import Centre, Scale, View, five_crops
-from resnet_jax.models import BNInception, GoogLeNet, ResNet
+from resnet_jax.models import fully_convolutional
 from resnet_jax.workdir import Json
 
 ProtocolName = Literal["single_crop", "ten_crop", "multi_scale"]
 
 SCALES = (224, 256, 384, 480, 640)
 """Pixels of the shorter sides, for networks of 224 pixels (He et al., section 3.4)."""
-
-_FULLY_CONVOLUTIONAL = (ResNet, GoogLeNet, BNInception)
 
 
 class Preparation(NamedTuple):
@@ -42,12 +40,14 @@ class Shown(NamedTuple):
       views: The views; the scores of an image are their mean.
       mirrored: Whether the mirror image of each view is seen too.
       interpolation: How images are resampled.
+      fully_convolutional: Whether the network is applied in that form.
       description: The protocol and its numbers, for JSON.
     """
 
     views: tuple[View, ...]
     mirrored: bool
     interpolation: Interpolation
+    fully_convolutional: bool
     description: dict[str, Json]
 
 
@@ -61,11 +61,10 @@ class Protocol:
     section 4.1), for the comparisons of the paper.
 
     "multi_scale": nearly the whole image at several scales, and its mirror images, for the paper's
-    best results (section 3.4). The network is applied in its fully convolutional form: the head as
-    a 1x1 convolution on every position of the last maps, its scores (before the softmax) averaged
-    over the positions, as in VGG (Simonyan & Zisserman, section 3.2). Both are linear, so that this
-    is the network itself, with its pooling over all positions; at the size of its images it is the
-    network as it was trained.
+    best results (section 3.4). The network is applied in its fully convolutional form, see
+    `resnet_jax.models.fully_convolutional`: the layers behind the last maps at every position, the
+    scores (before the softmax) averaged over the positions, as in VGG (Simonyan & Zisserman,
+    section 3.2). At the size of its images it is the network as it was trained.
 
     Where there are several views, the probabilities (after the softmax) of views, mirror images and
     scales are averaged. A mean image is stretched to the size of the view.
@@ -129,6 +128,7 @@ class Protocol:
             views,
             mirrored,
             interpolation,
+            self.name == "multi_scale",
             {**description, **numbers, "interpolation": interpolation},
         )
 
@@ -138,11 +138,10 @@ class Protocol:
         Raises:
           InputError: It has no fully convolutional form, and needs one.
         """
-        if self.name == "multi_scale" and not isinstance(network, _FULLY_CONVOLUTIONAL):
+        if self.name == "multi_scale" and fully_convolutional(network) is None:
             raise InputError(
-                f"multi_scale needs a network that ends in global average pooling, and "
-                f"{type(network).__name__} has fully connected layers on maps of one size; "
-                "ten_crop takes any network"
+                "multi_scale needs a network with a fully convolutional form, and "
+                f"{type(network).__name__} has none; ten_crop takes any network"
             )
 
     @property

@@ -17,6 +17,7 @@ from resnet_jax.evaluation.network import Network, Variables
 from resnet_jax.evaluation.pictures import Pictures
 from resnet_jax.evaluation.plan import Bucket, plan
 from resnet_jax.evaluation.protocol import Shown
+from resnet_jax.models import fully_convolutional
 from resnet_jax.parallel import AXIS, Replicas
 
 
@@ -64,7 +65,7 @@ def score(
     buckets = plan(views, sizes)
     pixels = batch_size * network.preparation.image_size**2
     step = replicas.map(
-        _log_probabilities(network.model, network.statistics, mirrored=shown.mirrored)
+        _log_probabilities(_apply(network.model, shown), network.statistics, shown.mirrored)
     )
     variables = replicas.place(network.variables)
     total = np.full((len(pictures), network.num_classes), -np.inf, np.float32)
@@ -110,8 +111,14 @@ def _run(
             yield jax.device_get(ahead.popleft())
 
 
+def _apply(model: nn.Module, shown: Shown) -> Callable[..., object]:
+    apply = fully_convolutional(model) if shown.fully_convolutional else model.apply
+    assert apply is not None, "a network without that form is refused"
+    return apply
+
+
 def _log_probabilities(
-    model: nn.Module, statistics: Statistics, *, mirrored: bool
+    apply: Callable[..., object], statistics: Statistics, mirrored: bool
 ) -> Callable[[Variables, Mapping[str, Array]], Float[Array, "rows classes"]]:
     def log_probabilities(
         variables: Variables, batch: Mapping[str, Array]
@@ -119,7 +126,7 @@ def _log_probabilities(
         images = preprocess(batch, _stretched(statistics, batch["image"].shape[1:]), padding=0)
         if mirrored:
             images = jnp.concatenate([images, images[:, :, ::-1]])
-        logits = cast(Array, model.apply(variables, images, train=False))
+        logits = cast(Array, apply(variables, images, train=False))
         found = jax.nn.log_softmax(logits)
         if mirrored:
             found = jnp.logaddexp(*jnp.split(found, 2)) - np.float32(np.log(2))

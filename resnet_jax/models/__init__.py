@@ -4,6 +4,7 @@ from resnet_jax.models.alexnet import AlexNet
 from resnet_jax.models.blocks import BottleneckBlock, ResidualBlock, Shortcut
 from resnet_jax.models.bn_inception import BNInception
 from resnet_jax.models.features import features
+from resnet_jax.models.fully_convolutional import fully_convolutional
 from resnet_jax.models.googlenet import GoogLeNet
 from resnet_jax.models.lenet import LeNet5
 from resnet_jax.models.normalization import BatchNorm
@@ -28,6 +29,7 @@ __all__ = [
     "ZFNet",
     "create_model",
     "features",
+    "fully_convolutional",
     "image_shape",
     "list_models",
     "model_options",

@@ -12,7 +12,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import checks
 from resnet_jax.models.hidden_layers import HiddenLayers
 from resnet_jax.models.lrn import local_response_norm
-from resnet_jax.models.pooling import adaptive_pool
+from resnet_jax.models.pooling import adaptive_pool, windows
 from resnet_jax.models.variant import Variant
 
 Form = Literal["paper", "torchvision"]
@@ -67,9 +67,15 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
+        self, images: Float[Array, "n h w c"], *, train: bool, fully_convolutional: bool = False
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
+
+        Args:
+          images: The images, normalised.
+          train: Whether units are dropped.
+          fully_convolutional: Whether the fully connected layers are applied to every window of 6x6
+            of the last maps, and the logits averaged over the windows.
 
         Raises:
           InputError: The images are too small.
@@ -84,7 +90,8 @@ class AlexNet(nn.Module):
         x = self._convolve(x, 3, 3)
         x = self._convolve(x, 4, 3, groups=self.groups, bias=1.0)
         x = self._convolve(x, 5, 3, groups=self.groups, bias=1.0)
-        x = adaptive_pool(_pool(x), 6)
+        x = _pool(x)
+        x = windows(x, 6) if fully_convolutional else adaptive_pool(x, 6).reshape(x.shape[0], -1)
         x = HiddenLayers(
             self.hidden_units,
             self.dropout_rate,
@@ -92,9 +99,11 @@ class AlexNet(nn.Module):
             bias_init=nn.initializers.ones,
             dtype=self.dtype,
             name="hidden",
-        )(x.reshape(x.shape[0], -1), train=train)
+        )(x, train=train)
         init = nn.initializers.normal(0.01)
-        return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
+        head = nn.Dense(self.num_classes, kernel_init=init, name="head")
+        logits = head(x.astype(jnp.float32))
+        return logits.mean(axis=(1, 2)) if fully_convolutional else logits
 
     def _convolve(
         self,

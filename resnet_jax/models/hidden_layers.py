@@ -36,7 +36,7 @@ class HiddenLayers(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n d"], *, train: bool) -> Float[Array, "n units"]:
+    def __call__(self, x: Float[Array, "*n d"], *, train: bool) -> Float[Array, "*n units"]:
         """Returns the activations of `fc2`."""
         still = not train or self.is_initializing()  # init needs no key for dropout
         for i in (1, 2):

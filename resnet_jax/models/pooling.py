@@ -1,4 +1,4 @@
-"""Average pooling, and pooling into a given number of bins."""
+"""Average pooling, pooling into a given number of bins, and windows as they are."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 from jaxtyping import Float
+
+from resnet_jax.errors import InputError
 
 
 def average_pool(
@@ -49,3 +51,23 @@ def adaptive_pool(
             ]
             x = jnp.stack(cells, axis=axis)
     return x
+
+
+def windows(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 d"]:
+    """Returns every window of `size` x `size` pixels as a vector: its rows, columns and channels.
+
+    A fully connected layer on these is a convolution of that size, with the parameters that it has
+    on maps of that size.
+
+    Raises:
+      InputError: The maps are smaller than a window.
+    """
+    _, height, width, _ = x.shape
+    if min(height, width) < size:
+        raise InputError(
+            f"the fully convolutional form needs images whose last maps are at least "
+            f"{size}x{size}, and these are {height}x{width}; take larger images"
+        )
+    tall, wide = height - size + 1, width - size + 1
+    shifted = [x[:, i : i + tall, j : j + wide] for i in range(size) for j in range(size)]
+    return jnp.concatenate(shifted, axis=-1)

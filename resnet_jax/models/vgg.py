@@ -11,7 +11,7 @@ from resnet_jax.models import checks
 from resnet_jax.models.blocks import he_normal
 from resnet_jax.models.hidden_layers import HiddenLayers
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
-from resnet_jax.models.pooling import adaptive_pool
+from resnet_jax.models.pooling import adaptive_pool, windows
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
 
@@ -71,9 +71,15 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
+        self, images: Float[Array, "n h w c"], *, train: bool, fully_convolutional: bool = False
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
+
+        Args:
+          images: The images, normalised.
+          train: Whether units are dropped, and batch statistics taken.
+          fully_convolutional: Whether the fully connected layers are applied to every window of 7x7
+            of the last maps, and the logits averaged over the windows.
 
         Raises:
           InputError: The images are too small.
@@ -95,12 +101,14 @@ class VGG(nn.Module):
                     x = norm(name=f"bn{stage}_{layer}")(x, train=train)
                 x = nn.relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = adaptive_pool(x, 7)
+        x = windows(x, 7) if fully_convolutional else adaptive_pool(x, 7).reshape(x.shape[0], -1)
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
-            x.reshape(x.shape[0], -1), train=train
+            x, train=train
         )
         init = nn.initializers.normal(0.01)
-        return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
+        head = nn.Dense(self.num_classes, kernel_init=init, name="head")
+        logits = head(x.astype(jnp.float32))
+        return logits.mean(axis=(1, 2)) if fully_convolutional else logits
 
 
 def _variants() -> Mapping[str, Variant]:

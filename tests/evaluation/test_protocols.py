@@ -10,6 +10,7 @@ import pytest
 from resnet_jax import InputError, create_model, features
 from resnet_jax.config import base_config
 from resnet_jax.evaluation import Network, Preparation, Protocol, see
+from resnet_jax.models import fully_convolutional
 from resnet_jax.parallel import Replicas
 from tests.data.pictures import photo
 from tests.evaluation.plain import (
@@ -181,6 +182,25 @@ def test_square_images_at_the_networks_size_are_seen_as_by_the_pooled_form():
     compare(found, np.stack(expected))
 
 
+def test_fully_connected_layers_are_applied_at_every_position():
+    model = create_model("vgg11", num_classes=7, width=2, hidden_units=8)
+    images = np.zeros((1, 224, 224, 3), np.float32)
+    with jax.default_prng_impl("rbg"):
+        variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
+    variables = jax.tree.map(np.array, dict(variables))
+    for layer in (*variables["params"]["hidden"].values(), variables["params"]["head"]):
+        layer["kernel"] *= 10
+    variables["params"]["head"]["kernel"] *= 100
+    one = network(size=224)._replace(model=model, variables={**variables, "batch_stats": {}})
+    wide = Pictures(1)
+    plain = Plain(one.model, one.variables, one.statistics)
+    plain._apply = jax.jit(functools.partial(fully_convolutional(model), train=False))
+    views = functools.partial(multi_scale, scales=(224,))
+    expected = np.stack([plain.probabilities(*views(pixels)) for pixels in wide.pixels])
+    found = found_by([one], Protocol("multi_scale", scales=(224,)), source=wide)
+    compare(found, expected, labels=wide.labels)
+
+
 def test_few_shapes_are_compiled_and_as_many_as_are_said(monkeypatch):
     one = network()
     traced = []
@@ -245,10 +265,10 @@ def test_crops_that_do_not_fit_are_refused(protocol, message):
         protocol.shown(Preparation(32, 32, "bilinear"))
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16", "zfnet", "prelu_net_a", "lenet5"])
+@pytest.mark.parametrize("name", ["prelu_net_a", "lenet5"])
 def test_networks_without_a_fully_convolutional_form_are_refused(name):
     Protocol("ten_crop").check(create_model(name))
-    with pytest.raises(InputError, match="has fully connected layers on maps of one size"):
+    with pytest.raises(InputError, match=r"a fully convolutional form, and \w+ has none; ten_"):
         Protocol("multi_scale").check(create_model(name))
 
 
