@@ -7,7 +7,6 @@ import numpy as np
 
 from resnet_jax import parallel
 from resnet_jax.data import Source
-from resnet_jax.errors import InputError
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.outcomes import Outcomes
 from resnet_jax.evaluation.pictures import Pictures
@@ -58,8 +57,8 @@ def see(
     """
     pictures = Pictures(source, parallel.share(len(source)), workers=workers)
     rows = replicas.rows(replicas.round_up(batch_size))
-    found, error = [], None
-    try:
+    found = []
+    with parallel.together():
         for network, how in zip(networks, shown, strict=True):
             scores = score(
                 network,
@@ -70,9 +69,6 @@ def see(
                 quiet=quiet or not parallel.is_primary(),
             )
             found.append(scores)
-    except InputError as raised:
-        error = raised
-    parallel.raise_together(error)
     with np.errstate(invalid="ignore"):  # what is no number is refused at the end
         together = np.logaddexp.reduce([scores.log_probabilities for scores in found])
     together -= np.float32(np.log(len(found)))
