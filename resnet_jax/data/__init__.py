@@ -11,21 +11,21 @@ from resnet_jax.data.bad_records import BadRecords, read_ledger
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
 from resnet_jax.data.colors import ColorOf
 from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
-from resnet_jax.data.decode import Interpolation, decode_crop
+from resnet_jax.data.decoding.decode import Interpolation, decode_crop
 from resnet_jax.data.device import Statistics, preprocess
-from resnet_jax.data.digits import Digits, digits_splits
 from resnet_jax.data.draws import Draws
-from resnet_jax.data.folder import FolderSplit, folder_splits
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
 from resnet_jax.data.measure import MeanOf, StdOf, measure_statistics, statistics_template
-from resnet_jax.data.mnist import Mnist, mnist_splits
 from resnet_jax.data.order import Order
 from resnet_jax.data.prefetch import Prefetch, prefetch
-from resnet_jax.data.prepared import PreparedSplit, prepared_splits
 from resnet_jax.data.random_bits import Stream
-from resnet_jax.data.source import Example, Source
-from resnet_jax.data.splits import Splits, select
+from resnet_jax.data.sources.digits import Digits, digits_splits
+from resnet_jax.data.sources.folder import FolderSplit, folder_splits
+from resnet_jax.data.sources.mnist import Mnist, mnist_splits
+from resnet_jax.data.sources.prepared import PreparedSplit, prepared_splits
+from resnet_jax.data.sources.source import Example, Source
+from resnet_jax.data.sources.splits import Splits, select
 
 __all__ = [
     "Augmentation",

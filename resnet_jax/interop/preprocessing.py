@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from resnet_jax.data import Interpolation, Statistics
-from resnet_jax.data.decode import check_interpolation
+from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from PIL import Image, features
 
-from resnet_jax.data.source import Source
+from resnet_jax.data.sources.source import Source
 from resnet_jax.errors import InputError, unknown
 
 Format = Literal["array_record", "tfrecord"]

@@ -13,8 +13,8 @@ from etils import epath
 from resnet_jax.data.prepare.bad import Bad
 from resnet_jax.data.prepare.plan import Plan, Shard
 from resnet_jax.data.prepare.shards import fingerprint
-from resnet_jax.data.prepared import UNFINISHED
-from resnet_jax.data.source import Source
+from resnet_jax.data.sources.prepared import UNFINISHED
+from resnet_jax.data.sources.source import Source
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local, write_atomically
 

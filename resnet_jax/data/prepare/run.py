@@ -31,7 +31,7 @@ from resnet_jax.data.prepare.shards import (
 )
 from resnet_jax.data.prepare.shrink import BadImageError, shrink
 from resnet_jax.data.prepare.verify import read_manifest
-from resnet_jax.data.source import Source
+from resnet_jax.data.sources.source import Source
 from resnet_jax.data.workers import worker_count
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local

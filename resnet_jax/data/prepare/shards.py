@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from etils import epath
 
 from resnet_jax.data.prepare.plan import Format
-from resnet_jax.data.tfrecord import find_records, frame
+from resnet_jax.data.sources.tfrecord import find_records, frame
 from resnet_jax.files import is_local
 
 _CHUNK = 1 << 20  # bytes

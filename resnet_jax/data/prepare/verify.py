@@ -11,7 +11,7 @@ from tqdm import tqdm
 from resnet_jax.data.prepare.info import LAST
 from resnet_jax.data.prepare.progress import unfinished
 from resnet_jax.data.prepare.shards import fingerprint
-from resnet_jax.data.prepared import prepared_splits
+from resnet_jax.data.sources.prepared import prepared_splits
 from resnet_jax.errors import InputError
 
 MANIFEST = "manifest.json"

@@ -1,0 +1,1 @@
+"""Sources of labelled images: where examples come from, by index."""
