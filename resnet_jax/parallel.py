@@ -12,7 +12,6 @@ from typing import Literal, TypeVar, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed  # the store of the coordinator has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import ArrayLike, PyTree
@@ -295,12 +294,18 @@ def together() -> Iterator[None]:
 
 
 def board() -> Board | None:
-    """Returns what the processes can leave messages on, or `None` where there is only one.
+    """Returns what the processes can leave messages on, or None where there is only one.
 
     All processes have to call it.
     """
+    if jax.process_count() == 1:
+        return None
+    try:
+        from jax._src import distributed
+    except ImportError:  # the store of jax's coordinator has no public name, and may move
+        return None
     store = distributed.global_state.client
-    if store is None or jax.process_count() == 1:
+    if store is None:
         return None
     number = agree(secrets.randbits(31))  # no messages of another run of the same processes
     return Board(
