@@ -24,7 +24,7 @@ from tests.outcomes import Outcome
 from tests.tiny import tiny_config, tiny_flags
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_PATIENCE = 120.0  # seconds
+_PATIENCE = 240.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,11 @@ _WITH_AUXILIARY_HEADS = {
     "network",
     [
         pytest.param(_WITH_HIDDEN_LAYERS, id="vgg11"),
-        pytest.param(_WITH_AUXILIARY_HEADS, id="googlenet_bn", marks=pytest.mark.slow),
+        pytest.param(
+            _WITH_AUXILIARY_HEADS,
+            id="googlenet_bn",
+            marks=[pytest.mark.slow, pytest.mark.timeout(900)],  # it is long in compiling
+        ),
     ],
 )
 def test_killed_before_a_save(network, launcher, tmp_path):
