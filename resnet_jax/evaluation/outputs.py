@@ -20,13 +20,9 @@ def check_outputs(paths: Iterable[epath.PathLike]) -> None:
     Raises:
       InputError: One of them is a folder or cannot be written.
     """
-    error = None
-    try:
+    with parallel.together():
         for path in map(epath.Path, paths):
             if path.is_dir():
                 raise InputError(f"{path} is a folder; give the name of a file")
             if parallel.is_primary():
                 check_writable(path)
-    except InputError as raised:
-        error = raised
-    parallel.raise_together(error)
