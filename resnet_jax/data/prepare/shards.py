@@ -10,7 +10,7 @@ from etils import epath
 
 from resnet_jax.data.prepare.plan import Format
 from resnet_jax.data.sources.tfrecord import find_records, frame
-from resnet_jax.files import is_local
+from resnet_jax.files import is_local, make_durable
 
 _CHUNK = 1 << 20  # bytes
 
@@ -35,8 +35,7 @@ def open_writer(path: epath.PathLike, format_name: Format) -> Iterator[Writer]:
             yield writer
         finally:
             writer.close()
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        make_durable(path)
     else:
         with open(path, "wb") as file:
             yield _Frames(file)
@@ -84,8 +83,4 @@ def put(file: epath.Path, place: epath.Path) -> None:
         file.unlink()
         return
     os.replace(file, place)
-    folder = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+    make_durable(place.parent)  # the rename itself
