@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Literal, NoReturn
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, asks_for_package
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +41,7 @@ def run(name: str, main: Callable[[], object]) -> None:
     try:
         main()
     except (InputError, ImportError) as error:
-        if isinstance(error, ImportError) and "install" not in str(error).lower():
+        if isinstance(error, ImportError) and not asks_for_package(error):
             raise
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)

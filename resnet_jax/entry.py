@@ -9,7 +9,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from resnet_jax import parallel
-from resnet_jax.errors import InputError, ProcessError
+from resnet_jax.errors import InputError, ProcessError, asks_for_package
 from resnet_jax.training import DivergedError
 from resnet_jax.training.interruption import EXIT_INTERRUPTED, Interrupted
 
@@ -81,9 +81,9 @@ def run(main: Callable[[], object], stopped: str = "stopped") -> None:
         except InputError as error:
             _end(error)
         except ImportError as error:
-            if "install" not in str(error).lower():
+            if not asks_for_package(error):
                 raise
-            _end(error)  # such as of a store whose package is not there
+            _end(error)
         except Interrupted as error:
             _end(error, EXIT_INTERRUPTED)
         except (DivergedError, ProcessError) as error:

@@ -16,6 +16,11 @@ class ProcessError(RuntimeError):
     """Another process of the run has failed; the message says how, and which."""
 
 
+def asks_for_package(error: ImportError) -> bool:
+    """Whether an error says what has to be installed, such as a package for a kind of store."""
+    return "install" in str(error).lower()
+
+
 def told(error: Exception) -> str:
     """Returns an error as text, for other processes."""
     kind = InputError if isinstance(error, InputError) else type(error)
