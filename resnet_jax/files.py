@@ -1,11 +1,24 @@
 """Files that are in order although a process may be killed at any moment."""
 
 import errno
+import fcntl
+import hashlib
 import os
+from typing import TypedDict
 
 from etils import epath
 
 from resnet_jax.errors import InputError
+
+_CHUNK = 1 << 20  # bytes
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # of file systems without them
+
+
+class Fingerprint(TypedDict):
+    """The size and the hash of a file, as a manifest keeps them."""
+
+    bytes: int
+    sha256: str
 
 
 def is_local(path: epath.PathLike) -> bool:
@@ -64,6 +77,38 @@ def make_durable(path: epath.PathLike) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def fingerprint(path: epath.Path) -> Fingerprint:
+    """Returns the size and the SHA-256 of a file.
+
+    Raises:
+      OSError: It cannot be read.
+    """
+    size, digest = 0, hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            size += len(chunk)
+            digest.update(chunk)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def try_lock(descriptor: int) -> bool:
+    """Locks an open file or folder for this process, and those it forks, until it is closed.
+
+    The kernel releases the lock however the process ends. A file system without locks grants it.
+
+    Returns:
+      False if another process has it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 def check_writable(path: epath.PathLike) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
 
 import jax
 import numpy as np
@@ -17,23 +16,15 @@ from etils import epath
 from jaxtyping import PyTree
 
 from resnet_jax.errors import InputError
-from resnet_jax.files import make_durable
+from resnet_jax.files import Fingerprint, fingerprint, make_durable
 
 FILENAME = "manifest.json"
 _FORMAT = 1
 _STEP = re.compile(r"0|[1-9][0-9]*")
-_CHUNK = 1 << 20  # bytes
 
 
 class Flaw(Exception):  # noqa: N818 - it is a finding about a folder, not a failure of the program
     """Why a checkpoint cannot be used, worded to follow its name: "is damaged (...)"."""
-
-
-class _Print(TypedDict):
-    """What is kept of one file."""
-
-    bytes: int
-    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +58,7 @@ def write(folder: epath.Path, manifest: Manifest) -> None:
     """
     files = {}
     for name, path in _files(folder).items():
-        files[name] = _fingerprint(path)
+        files[name] = fingerprint(path)
         make_durable(path)
     for path in {(folder / name).parent for name in files} | {folder, folder.parent}:
         make_durable(path)
@@ -108,7 +99,7 @@ def verify(folder: epath.Path, step: int) -> Manifest:
         if added := sorted(found.keys() - expected.keys()):
             raise Flaw(f"is damaged ({added[0]} is not one of its files)")
         for name, path in found.items():
-            actual = _fingerprint(path)
+            actual = fingerprint(path)
             if actual["bytes"] != expected[name]["bytes"]:
                 raise Flaw(
                     f"is damaged ({name} has {actual['bytes']} bytes, "
@@ -190,7 +181,7 @@ def refuse_difference(step: int, saved: Mapping[str, str], here: Mapping[str, st
             )
 
 
-def _parse(folder: epath.Path, step: int) -> tuple[Manifest, Mapping[str, _Print]]:
+def _parse(folder: epath.Path, step: int) -> tuple[Manifest, Mapping[str, Fingerprint]]:
     try:
         written = (folder / FILENAME).read_bytes()
     except FileNotFoundError as error:
@@ -242,12 +233,3 @@ def _files(folder: epath.Path) -> dict[str, epath.Path]:
             else:
                 files[path.relative_to(folder).as_posix()] = path
     return dict(sorted(files.items()))
-
-
-def _fingerprint(path: epath.Path) -> _Print:
-    size, digest = 0, hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            size += len(chunk)
-            digest.update(chunk)
-    return {"bytes": size, "sha256": digest.hexdigest()}

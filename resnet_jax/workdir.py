@@ -1,7 +1,6 @@
 """The folder of a run: what lies where, whose it is, and who is at work in it."""
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -12,12 +11,11 @@ from typing import Self, TypeAlias
 from etils import epath
 
 from resnet_jax.errors import InputError
-from resnet_jax.files import is_local, place, write_atomically
+from resnet_jax.files import is_local, place, try_lock, write_atomically
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _LOCK = ".lock"
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # what file systems without them say
 
 
 class Layout:
@@ -186,27 +184,20 @@ def _read(path: epath.Path) -> dict[str, Json]:
     return config
 
 
-def _lock(path: epath.Path) -> int | None:
+def _lock(path: epath.Path) -> int:
     try:
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InputError(
             f"the workdir {path} cannot be written to ({error.strerror}); give another"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not try_lock(lock):
         holder = os.read(lock, 200).decode(errors="replace").strip()
         os.close(lock)
         raise InputError(
             f"another trainer is at work in {path} ({holder or 'its process is not known'}); "
             "wait until it has ended, or give another workdir"
-        ) from error
-    except OSError as error:
-        os.close(lock)
-        if error.errno in _NO_LOCKS:
-            return None
-        raise
+        )
     os.truncate(lock, 0)
     os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return lock

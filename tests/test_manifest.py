@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read_is_a_flaw(folder, monkeypatch):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(manifests, "_fingerprint", fail)
+    monkeypatch.setattr(manifests, "fingerprint", fail)
     with pytest.raises(Flaw, match=r"^is damaged \(it cannot be read: .*Input/output error\)$"):
         manifests.verify(folder, 7)
 
