@@ -9,7 +9,7 @@ resnet50_large_batch, which is v1.5 after Goyal et al. (arXiv 1706.02677).
 Data: ImageNet 2012 as tfds has it, as ArrayRecord or TFRecord. Where it is not yet, prepare it with
 `tfds build imagenet2012 --file_format=array_record` (its own page says which archives it wants); or
 take a folder `root/{train,validation}/<class>/*` with
-`--config.data.source=folder --config.data.path=root`. `python -m resnet_jax.data.prepare` makes a
+`--config.data.source=folder --config.data.path=root`. `python -m resnet_jax prepare` makes a
 smaller copy of either (`--shorter_side 480` is the largest that the paper's crops are taken of).
 
 Expected (10-crop validation error in percent, top-1): plain18 27.94, plain34 28.54, resnet18_A

@@ -1,19 +1,30 @@
-"""What is said to someone whose input is wrong."""
+"""Errors with a message for the user and an exit status for programs."""
 
 import difflib
+import sys
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class InputError(ValueError):
     """The input is wrong; the message is one sentence that says how, and what would be right.
 
-    The entry points print the message alone and exit with status 2; in a program of one's own it
-    is a `ValueError`.
+    Programs print the message alone and exit with status 2; in Python it is a `ValueError`.
     """
+
+    exit_status = 2
 
 
 class ProcessError(RuntimeError):
     """Another process of the run has failed; the message says how, and which."""
+
+    exit_status = 1
+
+
+def exit_moved(command: str) -> NoReturn:
+    """Ends a program that has become a command, with status 2 and its new name."""
+    print(f"this program is now `python -m resnet_jax {command}`", file=sys.stderr)
+    sys.exit(2)
 
 
 def asks_for_package(error: ImportError) -> bool:

@@ -26,7 +26,7 @@ def is_local(path: epath.PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
-def place(path: epath.PathLike) -> epath.Path:
+def resolve_path(path: epath.PathLike) -> epath.Path:
     """Returns a path that someone gave; `~` is their home.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Self, TypeAlias
 from etils import epath
 
 from resnet_jax.errors import InputError
-from resnet_jax.files import is_local, place, try_lock, write_atomically
+from resnet_jax.files import is_local, resolve_path, try_lock, write_atomically
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -31,7 +31,7 @@ class Layout:
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        path = place(path)
+        path = resolve_path(path)
         self.path = path.resolve() if is_local(path) else path
         self.config_path = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"

@@ -13,7 +13,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import image_shape, list_models
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import make_schedule
-from tests.test_entry import program
+from tests.cli.test_frame import program
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 FILES = sorted(path.name for path in FOLDER.glob("*.py"))

@@ -6,7 +6,7 @@ import shlex
 
 import jax
 
-from resnet_jax.analysis.summary import main
+from resnet_jax.cli.summary import main
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -27,7 +27,7 @@ def test_examples_of_research_run_in_order():
 def test_commands_of_research_run(capsys):
     (commands,) = blocks(DOCS / "research.md", "sh")
     for command in commands.splitlines():
-        program, arguments = command.split(" -m resnet_jax.analysis.summary ")
+        program, arguments = command.split(" -m resnet_jax summary ")
         assert program == "python"
         main(shlex.split(arguments))
         assert "multiply-adds" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.files import GrowingFile, is_local, place, write_atomically
+from resnet_jax.files import GrowingFile, is_local, resolve_path, write_atomically
 
 WRITE_AND_DIE = """
 import os, signal, sys
@@ -74,9 +74,9 @@ def test_what_is_local(path, local):
 
 
 def test_a_place_is_one_that_can_be_read_and_written():
-    assert place("~/a").is_absolute()
+    assert resolve_path("~/a").is_absolute()
     with pytest.raises(InputError, match=r"^https://example.org/a is in no store that can "):
-        place("https://example.org/a")
+        resolve_path("https://example.org/a")
 
 
 def test_in_an_object_store_it_is_one_object(object_store):

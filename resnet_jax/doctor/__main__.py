@@ -1,44 +1,6 @@
-"""Says what limits a run: `python -m resnet_jax.doctor --config configs/NAME.py`.
+"""The former name of `python -m resnet_jax doctor`."""
 
-It measures reading, decoding, the transfer to the devices and the step, each on its own, and all of
-them together. Nothing is written, and the network learns nothing. Exit status: 0 done, 2 wrong
-input.
-"""
-
-import math
-import sys
-
-from absl import flags
-
-from resnet_jax import entry
-from resnet_jax.doctor import Subject, case_of, examine, screen
-from resnet_jax.errors import InputError
-from resnet_jax.parallel import is_primary
-
-CONFIG = entry.define_config()
-SECONDS = flags.DEFINE_float(
-    "seconds", 20.0, "About how long all measurements take.", lower_bound=0.1, upper_bound=3600
-)
-
-
-def main() -> None:
-    """Measures what the flags say."""
-    if math.isnan(SECONDS.value):  # which no bound keeps out
-        raise InputError(f"--seconds is {SECONDS.value}; it has to be a number")
-    say = _say if is_primary() else lambda line: None
-    say("loading")
-    subject = Subject.from_config(CONFIG.value)
-    findings = examine(subject, seconds=SECONDS.value, say=say)
-    say("")
-    if is_primary():
-        print(screen(case_of(subject), findings))
-
-
-def _say(line: str) -> None:
-    """Shows what is going on, on a terminal, in one line that the next one replaces."""
-    if sys.stderr.isatty():
-        print(f"\r{line:40}\r", end="", file=sys.stderr, flush=True)
-
+from resnet_jax.errors import exit_moved
 
 if __name__ == "__main__":
-    entry.run(main)
+    exit_moved("doctor")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from resnet_jax.doctor.findings import Case, Findings
 from resnet_jax.doctor.verdict import Limit, expected_together, number
 
-_PREPARE = "python -m resnet_jax.data.prepare"
+_PREPARE = "python -m resnet_jax prepare"
 _GIGABYTE = 1e9
 
 _SLOW_ANSWER = 5e-3  # seconds to an example; a local disk takes less

@@ -19,7 +19,7 @@ class Case:
       in_memory: Whether the images are decoded once, before the first step.
       crops: Whether other parts of the images are wanted each time.
       prepared: Whether the source is a data set that was prepared, and no folder of images.
-      data_flags: How `python -m resnet_jax.data.prepare` is told of the source.
+      data_flags: How `python -m resnet_jax prepare` is told of the source.
       shorter_side: Pixels of an image's shorter side that its crops make use of.
       remote: Whether the source is in an object store.
       workers: How many threads decode.

@@ -1,7 +1,7 @@
 """Weights of torchvision, timm, Hugging Face, Keras and Caffe, in and out.
 
 `load_pretrained` returns a network and its variables, `save_pretrained` writes them as a library
-has them, and `python -m resnet_jax.interop SOURCE DESTINATION --to DIALECT` converts between any
+has them, and `python -m resnet_jax convert SOURCE DESTINATION --to DIALECT` converts between any
 two. In between are `Weights`: the arrays under our names, in the types they were stored in.
 """
 

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
-from resnet_jax.files import place
+from resnet_jax.files import resolve_path
 from resnet_jax.interop.caffe_file import read_caffe, read_mean_image
 from resnet_jax.interop.hdf5 import MAGIC as HDF5_MAGIC
 from resnet_jax.interop.hub import WEIGHTS, download, is_hub_id
@@ -55,7 +55,7 @@ def find(source: epath.PathLike) -> Found:
     Raises:
       InputError: There is nothing, or it cannot be read.
     """
-    path = place(source)
+    path = resolve_path(source)
     if not path.exists():
         if not is_hub_id(str(source)):
             raise InputError(f"there is no file or folder {source}")

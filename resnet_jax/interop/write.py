@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.files import check_writable, place, write_atomically
+from resnet_jax.files import check_writable, resolve_path, write_atomically
 from resnet_jax.interop.beside import beside_shapes, filled, settled
 from resnet_jax.interop.caffe_file import write_caffe
 from resnet_jax.interop.configs import configs_of
@@ -57,7 +57,7 @@ def write_weights(
     """
     if dialect not in get_args(DialectName):
         raise unknown("dialect", dialect, get_args(DialectName))
-    path = place(destination)
+    path = resolve_path(destination)
     speech = vocabulary(family_of(weights.network), dialect)
     _check_suffix(path, dialect)
     if path.exists():

@@ -22,6 +22,8 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
       workdir: Where it is saved.
     """
 
+    exit_status = EXIT_INTERRUPTED
+
     def __init__(self, step: int, signal: signal.Signals, workdir: epath.PathLike) -> None:
         self.step = step
         self.signal = signal

@@ -32,6 +32,8 @@ _STEPS_AHEAD = 2
 class DivergedError(RuntimeError):
     """The loss is no number any more; the message says since when, and what is left."""
 
+    exit_status = 1
+
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
     """Trains a network, or goes on where the run in `workdir` was left.

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def doctor(*arguments, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "resnet_jax.doctor", *arguments],
+        [sys.executable, "-m", "resnet_jax", "doctor", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -55,7 +55,7 @@ def test_says_what_limits_and_writes_nothing(tmp_path):
 def test_wrong_input_gets_one_sentence(tmp_path, arguments, message):
     ended = doctor(*arguments, cwd=tmp_path)
     assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.startswith("doctor: ")
+    assert ended.stderr.startswith("resnet_jax doctor: ")
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stdout == ""

@@ -73,7 +73,7 @@ def test_says_by_how_much(found, says):
             "decoding",
             case(workers=4),
             findings(),
-            "Shrink the images once, to what the crops need: python -m resnet_jax.data.prepare "
+            "Shrink the images once, to what the crops need: python -m resnet_jax prepare "
             "--source folder --path /data --out DIR --shorter_side 480.",
         ),
         (
@@ -146,8 +146,7 @@ def test_everything_is_on_one_screen():
         "Decoding limits: the input gives 700 images/s, and the step could do 2,500, 3.57 times as "
         "many.",
         "- Decode in 4 threads, which gives 1,480 images/s: --config.data.workers=4.",
-        "- Shrink the images once, to what the crops need: python -m resnet_jax.data.prepare "
-        "--source",
+        "- Shrink the images once, to what the crops need: python -m resnet_jax prepare --source",
         "  folder --path /data --out DIR --shorter_side 480.",
     ]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from resnet_jax import InputError, interop
+from resnet_jax.cli.convert import main
 from resnet_jax.data import load_images
 from resnet_jax.evaluation import evaluate, evaluate_weights, restore, weights_of_run
-from resnet_jax.interop.__main__ import main
 from resnet_jax.training import train
 from tests.interop.references import library, make
 from tests.interop.small import random_variables, small_network

@@ -1,4 +1,4 @@
-"""`python -m resnet_jax.interop`."""
+"""`python -m resnet_jax convert`."""
 
 import os
 import pathlib
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from resnet_jax import InputError
+from resnet_jax.cli.convert import main
 from resnet_jax.interop import load_pretrained, save_pretrained
-from resnet_jax.interop.__main__ import main
 from tests.interop.small import random_variables, small_network
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,11 +76,11 @@ def test_wrong_input_is_refused_and_leaves_nothing(tmp_path, source, arguments, 
 
 def test_the_program_ends_with_2_and_one_sentence(tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-m", "resnet_jax.interop", "nowhere", "there", "--to", "timm"],
+        [sys.executable, "-m", "resnet_jax", "convert", "nowhere", "there", "--to", "timm"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert ended.returncode == 2
-    assert ended.stderr == "resnet_jax.interop: there is no file or folder nowhere\n"
+    assert ended.stderr == "resnet_jax convert: there is no file or folder nowhere\n"

@@ -10,9 +10,9 @@ import pytest
 
 import resnet_jax
 from resnet_jax import InputError, interop
+from resnet_jax.cli.export import main
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.interop import export
-from resnet_jax.interop.export.__main__ import main
 from resnet_jax.training import train
 from tests.models.torch_reference import QUICK, random_variables
 from tests.tiny import tiny_config
@@ -164,12 +164,12 @@ def test_without_flatbuffers_it_says_so(network, monkeypatch, tmp_path):
 
 def test_the_program_ends_with_a_sentence(tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-m", "resnet_jax.interop.export", "nowhere", str(tmp_path / "x")],
+        [sys.executable, "-m", "resnet_jax", "export", "nowhere", str(tmp_path / "x")],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("resnet_jax.interop.export: ")
+    assert ended.stderr.startswith("resnet_jax export: ")
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())

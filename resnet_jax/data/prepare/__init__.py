@@ -1,6 +1,6 @@
 """Prepared data sets: images of any source in a few large files, checked and made smaller.
 
-`python -m resnet_jax.data.prepare` does it from the command line.
+`python -m resnet_jax prepare` does it from the command line.
 """
 
 from resnet_jax.data.prepare.plan import Settings

@@ -1,1 +1,1 @@
-"""What a network sees of a data set, drawn: `python -m resnet_jax.data.show`."""
+"""What a network sees of a data set, drawn: `python -m resnet_jax show`."""

@@ -1,7 +1,7 @@
 """Networks as StableHLO programs, which run without this package.
 
 `export_stablehlo` returns one, with the weights in it, and `load_exported` reads it again with
-nothing but jax; `python -m resnet_jax.interop.export SOURCE DESTINATION` writes one.
+nothing but jax; `python -m resnet_jax export SOURCE DESTINATION` writes one.
 """
 
 import importlib.util

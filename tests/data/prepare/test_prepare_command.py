@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from resnet_jax import InputError
+from resnet_jax.cli.prepare import main
 from resnet_jax.data import load_source
-from resnet_jax.data.prepare.__main__ import main
 from tests.data.pictures import write_folder
 from tests.data.prepare.preparing import contents
 
@@ -103,7 +103,7 @@ def test_refusals(arguments, message, tmp_path, monkeypatch):
 def test_the_program(root, tmp_path):
     def program(*arguments):
         return subprocess.run(
-            [sys.executable, "-m", "resnet_jax.data.prepare", *map(str, arguments)],
+            [sys.executable, "-m", "resnet_jax", "prepare", *map(str, arguments)],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -113,11 +113,11 @@ def test_the_program(root, tmp_path):
     done = program("--source", "folder", "--path", root, "--out", tmp_path / "out")
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
     small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000)); "
-    small += "import runpy; runpy.run_module('resnet_jax.data.prepare', run_name='__main__')"
+    small += "import runpy; runpy.run_module('resnet_jax', run_name='__main__')"
     arguments = ["--source", "folder", "--path", root, "--out", tmp_path / "full"]
     arguments += ["--format", "tfrecord"]
     full = subprocess.run(
-        [sys.executable, "-c", small, *map(str, arguments)],
+        [sys.executable, "-c", small, "prepare", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -128,7 +128,7 @@ def test_the_program(root, tmp_path):
     wrong = program("--out", tmp_path / "out", "--as", "nothing", "--verify")
     assert wrong.returncode == 2
     assert wrong.stderr == (
-        f"resnet_jax.data.prepare: there is no prepared data set {tmp_path}/out/nothing/1.0.0\n"
+        f"resnet_jax prepare: there is no prepared data set {tmp_path}/out/nothing/1.0.0\n"
     )
 
 

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 def show(*arguments, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "resnet_jax.data.show", *arguments],
+        [sys.executable, "-m", "resnet_jax", "show", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,

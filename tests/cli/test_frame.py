@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import tiny_flags
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def program(name, *arguments, cwd):
@@ -56,7 +56,7 @@ def test_trains_and_evaluates_from_anywhere(tmp_path):
         ("train.py", ["--config=nowhere.py"], "No such file"),
         ("train.py", ["--wrkdir=x"], "Did you mean: workdir"),
         ("train.py", ["--workdir=https://a/b"], "https://a/b is in no store that can be read"),
-        ("train.py", ["stray"], "'stray' is no flag; flags start with --"),
+        ("train.py", ["stray"], "'stray' is not a flag; flags start with --"),
         ("evaluate.py", ["--best", "--step=3"], "--step and --best each name a checkpoint"),
         ("evaluate.py", ["--config.seed=1"], "a run has a config of its own; --config is for"),
     ],

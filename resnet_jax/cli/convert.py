@@ -1,0 +1,49 @@
+"""Converts weights: `convert SOURCE DESTINATION --to DIALECT`.
+
+A source is a file, a folder, an id of the hub, or the workdir of a run. Exit status: 0 done, 2
+wrong input, 1 anything else.
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from resnet_jax.cli.frame import Parser, add_checkpoint, choose_checkpoint
+from resnet_jax.errors import InputError
+from resnet_jax.evaluation import is_run, weights_of_run
+from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.read import read_weights
+from resnet_jax.interop.write import write_weights
+
+_DIALECTS = get_args(DialectName)
+_DESTINATION = "NAME.safetensors, NAME.h5 (Keras), NAME.caffemodel, or a folder to be made"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Converts what the command line says.
+
+    Args:
+      arguments: The command line after the command.
+
+    Raises:
+      InputError: It is wrong, or the source cannot be read, or the destination be written.
+    """
+    parser = Parser("convert", __doc__)
+    parser.add_argument("source", help="file, folder, owner/name of the hub, or workdir of a run")
+    parser.add_argument("destination", help=_DESTINATION)
+    parser.add_argument("--to", choices=_DIALECTS, required=True, help="names of the destination")
+    parser.add_argument("--from", choices=_DIALECTS, dest="dialect", help="names of the source")
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--force", action="store_true", help="also where the other library has no such network"
+    )
+    given = parser.parse_args(arguments)
+    which = choose_checkpoint(given.step, best=given.best)
+    if is_run(given.source):
+        if given.dialect is not None:
+            raise InputError(f"{given.source} is a run, whose names are our own; leave --from out")
+        weights = weights_of_run(given.source, which)
+    elif which != "newest":
+        raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
+    else:
+        weights = read_weights(given.source, dialect=given.dialect)
+    write_weights(weights, given.destination, given.to, force=given.force)

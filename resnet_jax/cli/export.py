@@ -1,0 +1,65 @@
+"""Exports a network: `export SOURCE DESTINATION`.
+
+SOURCE is the workdir of a run, a file or folder of weights, or an id of the hub; DESTINATION is a
+file to be made. Its program takes pixels, uint8 [n, h, w, c], of the size that is printed, and
+returns logits. Exit status: 0 done, 2 wrong input, 1 anything else.
+"""
+
+from collections.abc import Sequence
+
+from resnet_jax.cli.frame import Parser, add_checkpoint, choose_checkpoint
+from resnet_jax.errors import InputError
+from resnet_jax.evaluation import is_run, restore
+from resnet_jax.files import check_writable, resolve_path, write_atomically
+from resnet_jax.interop.export import PLATFORMS, export_stablehlo
+from resnet_jax.interop.pretrained import load_pretrained
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Exports what the command line says.
+
+    Args:
+      arguments: The command line after the command.
+
+    Raises:
+      InputError: It is wrong, the source cannot be read or exported, or something is at the
+        destination.
+    """
+    parser = Parser("export", __doc__)
+    parser.add_argument("source", help="workdir of a run, file, folder, or owner/name of the hub")
+    parser.add_argument("destination", help="file to be made")
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--normalised",
+        action="store_true",
+        help="the program takes float32 images whose mean has been subtracted already",
+    )
+    parser.add_argument("--platforms", default=",".join(PLATFORMS), help="separated by commas")
+    given = parser.parse_args(arguments)
+    which = choose_checkpoint(given.step, best=given.best)
+    destination = resolve_path(given.destination)
+    if destination.exists():
+        raise InputError(f"there is something at {destination} already; name a new file")
+    check_writable(destination)
+    if is_run(given.source):
+        run = restore(given.source, which)
+        model, variables, statistics = run.model, run.variables, run.statistics
+        image_shape = run.image_shape
+    elif which != "newest":
+        raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
+    else:
+        pretrained = load_pretrained(given.source)
+        model, variables = pretrained.network, pretrained.variables
+        statistics, size = pretrained.statistics(), pretrained.preprocessing.image_size
+        image_shape = (size, size, pretrained.in_channels)
+    program = export_stablehlo(
+        model,
+        variables,
+        image_shape,
+        statistics=None if given.normalised else statistics,
+        platforms=given.platforms.split(","),
+    )
+    write_atomically(destination, program)
+    height, width, channels = image_shape
+    kind = "normalised float32 images" if given.normalised else "uint8 pixels"
+    print(f"{destination}: {kind}, [n, {height}, {width}, {channels}] -> logits, {given.platforms}")

@@ -1,0 +1,201 @@
+"""The frame of all programs: it runs a command and ends the process with its exit status."""
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Literal, NoReturn
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from resnet_jax import parallel
+from resnet_jax.cli import COMMANDS
+from resnet_jax.errors import InputError, asks_for_package, unknown
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+EXIT_STOPPED = 130  # as shells report SIGINT
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> None:
+    """Runs a command; if it fails, prints one sentence and exits with a status.
+
+    The status is 2 for wrong input and for a package that has to be installed, 130 for Ctrl-C, 1
+    for an error of the operating system such as a full disk, and what an exception has as its
+    `exit_status`. Other exceptions are programming errors and keep their traceback.
+
+    Args:
+      command: One of `COMMANDS`.
+      arguments: The command line after the command.
+      name: What messages begin with; by default `resnet_jax COMMAND`.
+    """
+    name = name or f"resnet_jax {command}"
+    resume = ""
+    try:
+        if command not in COMMANDS:
+            name = "resnet_jax"
+            raise unknown("command", command, COMMANDS)
+        module = importlib.import_module(f"resnet_jax.cli.{command}")
+        resume = getattr(module, "RESUME", "")
+        module.main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader such as `head` has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        _end(name, f"stopped{resume}", EXIT_STOPPED)
+    except Exception as error:
+        status = getattr(error, "exit_status", None)
+        if status is not None:
+            _end(name, error, status)
+        if isinstance(error, ImportError) and asks_for_package(error):
+            _end(name, error, EXIT_INPUT)
+        if isinstance(error, OSError) and error.errno is not None:
+            _end(name, f"{error}{resume}", EXIT_FAILED)
+        raise
+
+
+def _end(name: str, message: object, status: int) -> NoReturn:
+    print(f"{name}: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments that raises InputError instead of printing its usage and exiting."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(
+            prog=f"python -m resnet_jax {command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises InputError."""
+        raise InputError(message)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that choose a checkpoint of a run, `--step` and `--best`."""
+    parser.add_argument("--step", type=int, help="of a run: step of the checkpoint, or the newest")
+    parser.add_argument("--best", action="store_true", help="of a run: the one with least error")
+
+
+def choose_checkpoint(step: int | None, *, best: bool) -> int | Literal["newest", "best"]:
+    """Returns the checkpoint that `--step` and `--best` name.
+
+    Raises:
+      InputError: They name two.
+    """
+    if best and step is not None:
+        raise InputError("--step and --best each name a checkpoint; give one of them")
+    return "best" if best else "newest" if step is None else step
+
+
+class Flags:
+    """The absl flags of one call of a command that takes a config.
+
+    They are not absl's global ones, so that one process can call several commands.
+
+    Attributes:
+      values: The values by name, once they are parsed.
+    """
+
+    def __init__(self, description: str, arguments: Sequence[str]) -> None:
+        """Defines `--help` and the flags of a run of several processes.
+
+        Args:
+          description: What `--help` prints first.
+          arguments: The command line after the command.
+        """
+        self.values = flags.FlagValues()
+        self._description = description
+        self._arguments = list(arguments)
+        self.add(flags.DEFINE_bool, "help", False, "Show this help.")
+        self._distributed = self.add(
+            flags.DEFINE_bool,
+            "distributed",
+            False,
+            "One of several processes: jax finds the others by itself on Cloud TPU, SLURM, "
+            "Open MPI and Kubernetes; elsewhere, give the three flags below to each.",
+        )
+        self._coordinator = self.add(
+            flags.DEFINE_string, "coordinator", None, "Host and port of process 0."
+        )
+        self._num_processes = self.add(
+            flags.DEFINE_integer, "num_processes", None, "Number of processes."
+        )
+        self._process_id = self.add(
+            flags.DEFINE_integer, "process_id", None, "Number of this process."
+        )
+
+    def add(self, define: Callable[..., flags.FlagHolder], *args, **options) -> flags.FlagHolder:
+        """Defines a flag by one of absl's functions, such as `flags.DEFINE_string`."""
+        return define(*args, flag_values=self.values, **options)
+
+    def define_config(self, default: str | None = None) -> flags.FlagHolder[ConfigDict]:
+        """Defines `--config=FILE` and `--config.KEY=VALUE`.
+
+        Args:
+          default: Name of the file in `configs/` if none is given; without it, one has to be.
+
+        Raises:
+          InputError: The config does not have a key that is given, or cannot be read.
+        """
+        try:
+            return config_flags.DEFINE_config_file(
+                "config",
+                None if default is None else str(CONFIGS / default),
+                "The run: a file of configs/, each key open to change.",
+                flag_values=self.values,
+                sys_argv=["", *self._arguments],
+            )
+        except (AttributeError, KeyError) as error:
+            # ml_collections looks the keys up here, and raises one error inside another.
+            cause = error.args[0]
+            missing = cause.args[0] if isinstance(cause, Exception) else cause
+            raise InputError(f"the config has no key {', '.join(missing.splitlines())}") from error
+        except (TypeError, ValueError, OSError) as error:
+            raise InputError(f"the config cannot be read: {error}") from error
+
+    @property
+    def config_given(self) -> bool:
+        """Whether the command line says anything of a config."""
+        names = [name for name in self.values if name.partition(".")[0] == "config"]
+        return any(self.values[name].present for name in names)
+
+    def parse(self) -> None:
+        """Reads the command line, and joins the other processes of the run.
+
+        Raises:
+          InputError: A flag is unknown, missing or has a wrong value.
+          SystemExit: `--help` was given, and has been printed.
+        """
+        if {"--help", "-h"} & set(self._arguments):
+            print(self._description, self.values.get_help(), sep="\n\n")
+            sys.exit()
+        try:
+            _, *stray = self.values(["", *self._arguments])
+            if "config" in self.values:
+                list(self.values["config"].value or ())  # if the file was not found, this says so
+        except flags.UnrecognizedFlagError as error:
+            raise InputError(str(error)) from error
+        except Exception as error:  # a config file is a program, and can raise anything
+            *before, last = str(error).strip().splitlines()
+            last = last.strip().removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+            message = f"the config cannot be read: {last}" if before else last
+            raise InputError(message) from error
+        if stray:
+            raise InputError(f"{stray[0]!r} is not a flag; flags start with --")
+        logging.set_verbosity(logging.WARNING)  # jax lists every backend that it has not found
+        if self._distributed.value or self._coordinator.value:
+            parallel.initialize(
+                self._coordinator.value, self._num_processes.value, self._process_id.value
+            )
+        if "config" in self.values and self.values["config"].value is None:
+            raise InputError("--config is not given; it is a file of configs/")

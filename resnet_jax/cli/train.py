@@ -1,0 +1,25 @@
+"""Trains a network: `train --workdir W [--config configs/NAME.py] [--config.KEY=VALUE ...]`.
+
+The same command goes on where the run was interrupted. Exit status: 0 done, 2 wrong input, 75 ended
+by a signal and saved (start it again), 1 anything else.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from resnet_jax import training
+from resnet_jax.cli.frame import Flags
+
+RESUME = "; the same command goes on from the newest checkpoint"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains what the arguments say."""
+    command = Flags(__doc__, arguments)
+    workdir = command.add(
+        flags.DEFINE_string, "workdir", None, "Where the run keeps everything.", required=True
+    )
+    config = command.define_config("digits.py")
+    command.parse()
+    training.train(config.value, workdir.value)
