@@ -12,11 +12,10 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, Layout, read_config
 from resnet_jax.data import ImageSet, Source, Statistics, statistics_template
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.network import Variables
-from resnet_jax.workdir import Layout, read_config
 
 Which = int | Literal["newest", "best"]
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
+from resnet_jax.checkpoints import Json
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.networks import evaluate_networks
 from resnet_jax.evaluation.options import Options
-from resnet_jax.workdir import Json
 
 
 class EnsembleEvaluation(NamedTuple):

@@ -8,6 +8,7 @@ from etils import epath
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
+from resnet_jax.checkpoints import Json
 from resnet_jax.data import BadRecords, Source, load_source
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.checkpoint import same_classes
@@ -21,7 +22,6 @@ from resnet_jax.evaluation.protocol import Protocol
 from resnet_jax.evaluation.seen import see
 from resnet_jax.evaluation.single_crop import Errors, Evaluator
 from resnet_jax.parallel import Replicas
-from resnet_jax.workdir import Json
 
 
 class Found(NamedTuple):

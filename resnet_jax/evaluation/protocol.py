@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple, cast, get_args
 
 from flax import linen as nn
 
+from resnet_jax.checkpoints import Json
 from resnet_jax.data import Interpolation
 from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.evaluation.views import Centre, Scale, View, five_crops
 from resnet_jax.models import fully_convolutional
-from resnet_jax.workdir import Json
 
 ProtocolName = Literal["single_crop", "ten_crop", "multi_scale"]
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, Unpack
 from etils import epath
 
 from resnet_jax import parallel
+from resnet_jax.checkpoints import Json, Layout
 from resnet_jax.evaluation.checkpoint import Which, restore
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.networks import evaluate_networks
@@ -13,7 +14,6 @@ from resnet_jax.evaluation.options import Options
 from resnet_jax.evaluation.outputs import check_outputs
 from resnet_jax.evaluation.protocol import Preparation, Protocol
 from resnet_jax.files import write_atomically
-from resnet_jax.workdir import Json, Layout
 
 
 class Evaluation(NamedTuple):

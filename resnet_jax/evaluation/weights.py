@@ -7,12 +7,12 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import interop
+from resnet_jax.checkpoints import Json, Layout
 from resnet_jax.evaluation.checkpoint import Which, restore
 from resnet_jax.evaluation.network import Network
 from resnet_jax.evaluation.networks import evaluate_networks
 from resnet_jax.evaluation.options import Options
 from resnet_jax.evaluation.protocol import Preparation
-from resnet_jax.workdir import Json, Layout
 
 
 class WeightsEvaluation(NamedTuple):

@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Self
 
+from resnet_jax.checkpoints import Layout
 from resnet_jax.training.curves import draw_curves
 from resnet_jax.training.metrics import MetricsLog
 from resnet_jax.training.progress import Progress
 from resnet_jax.training.tensorboard import TensorBoard
-from resnet_jax.workdir import Layout
 
 
 class Journal:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, Layout, Workdir
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Description, Errors
@@ -22,7 +22,6 @@ from resnet_jax.training.profile import Profile
 from resnet_jax.training.run import Run
 from resnet_jax.training.saved import pack, templates, unpack
 from resnet_jax.training.state import TrainState, Window
-from resnet_jax.workdir import Layout, Workdir
 
 # Steps that may be dispatched before the oldest of them is done. Enough to hide the host's work;
 # more would only hold memory, and starves virtual devices, which share one pool of threads.

@@ -12,11 +12,11 @@ from flax import traverse_util
 from jaxtyping import Array, PyTree
 
 from resnet_jax import interop
+from resnet_jax.checkpoints import Layout
 from resnet_jax.data import Statistics
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.evaluation import Variables, restore
 from resnet_jax.models import BatchNorm
-from resnet_jax.workdir import Layout
 
 # Fields that change what a network computes, but not the shapes of its parameters.
 _FORM = ("shortcut", "stride_on", "pool_padding", "stem", "bn_epsilon")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from resnet_jax import manifest as manifests
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import manifest as manifests
 from resnet_jax.errors import InputError
 from tests.checkpoints.trees import SMALL, assert_same, files, flip, listing, save_small, small
 

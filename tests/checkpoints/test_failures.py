@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from resnet_jax import manifest as manifests
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import manifest as manifests
 from tests.checkpoints.trees import SMALL, assert_same, small
 
 KILLED = """
     import os, signal, sys
     import jax, jax.numpy as jnp
     from orbax.checkpoint import checkpoint_utils
-    from resnet_jax import checkpoints, manifest
+    from resnet_jax.checkpoints import Checkpoints, manifest
     from etils.epath import gpath
 
     def kill(*_, **__):
@@ -32,7 +32,7 @@ KILLED = """
         setattr(os, name, replaced)
 
     where, folder = sys.argv[1:]
-    with checkpoints.Checkpoints(folder, keep_newest=1, keep_best=0) as saved:
+    with Checkpoints(folder, keep_newest=1, keep_best=0) as saved:
         if where == "writing":  # the arrays are there, the last rename is not
             kill_when("rename", lambda path: path.endswith("30.orbax-checkpoint-tmp"))
         if where == "committed":

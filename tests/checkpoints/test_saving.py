@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from resnet_jax import manifest as manifests
 from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import manifest as manifests
 from tests.checkpoints.trees import (
     METADATA,
     SMALL,

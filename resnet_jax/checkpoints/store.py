@@ -27,9 +27,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
 
-from resnet_jax import manifest as manifests
+from resnet_jax.checkpoints import manifest as manifests
+from resnet_jax.checkpoints.manifest import Flaw, Manifest
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.manifest import Flaw, Manifest
 
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from resnet_jax.checkpoints import Layout, Workdir, read_config
 from resnet_jax.errors import InputError
-from resnet_jax.workdir import Layout, Workdir, read_config
 
 CONFIG = {
     "model": {"name": "cifar_resnet20", "shortcut": "A"},
@@ -20,7 +20,7 @@ CONFIG = {
 
 HOLD = """
 import sys, time
-from resnet_jax.workdir import Workdir
+from resnet_jax.checkpoints import Workdir
 workdir = Workdir(sys.argv[1], {"seed": 0}, may_change=())
 print("held", flush=True)
 time.sleep(60)
@@ -28,7 +28,7 @@ time.sleep(60)
 
 DIE_AT_THE_RENAME = """
 import os, signal, sys
-from resnet_jax.workdir import Workdir
+from resnet_jax.checkpoints import Workdir
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 Workdir(sys.argv[1], {"seed": 0, "log_every": int(sys.argv[2])}, may_change=["log_every"])
 """

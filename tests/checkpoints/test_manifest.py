@@ -11,9 +11,9 @@ import pytest
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
-from resnet_jax import manifest as manifests
+from resnet_jax.checkpoints import manifest as manifests
+from resnet_jax.checkpoints.manifest import Flaw, Manifest
 from resnet_jax.errors import InputError
-from resnet_jax.manifest import Flaw, Manifest
 
 MANIFEST = Manifest(7, 2.5, {"variables": {"variables/w": "float32[3]"}})
 

@@ -1,0 +1,6 @@
+"""The checkpoints of a run, and the workdir that they lie in."""
+
+from resnet_jax.checkpoints.store import Checkpoint, Checkpoints
+from resnet_jax.checkpoints.workdir import Json, Layout, Workdir, read_config
+
+__all__ = ["Checkpoint", "Checkpoints", "Json", "Layout", "Workdir", "read_config"]
