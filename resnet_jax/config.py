@@ -1,9 +1,10 @@
-"""What a run can be told, and what its parts are made of it.
+"""The keys of a run's config, their checks, and the parts of a run that are built from them.
 
-A file of `configs/` starts from `base_config()` and changes what it has to; keys that are not here
-are refused, with the nearest that are.
+A file of `configs/` starts from `base_config()` and changes some values. Unknown keys are refused,
+with the nearest known ones.
 """
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -16,31 +17,28 @@ from ml_collections.config_dict import placeholder
 
 from resnet_jax import data
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.models import create_model, image_shape, model_options
+from resnet_jax.models import create_model, image_shape, model_options, option_types
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 """Training images of ImageNet 2012."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-_LEAST = {
-    "data.image_size": 1,
-    "data.workers": 1,
-    "data.statistics_examples": 1,
-    "batch_size": 1,
-    "eval_batch_size": 1,
-    "total_steps": 1,
-    "seed": 0,
-    "log_every": 1,
-    "eval_every": 1,
-    "checkpoint_every": 1,
-    "schedule.patience": 1,
-    "keep_newest": 1,
-    "keep_best": 0,
-    "prefetch": 1,
-}
+_OF_THE_RUN = frozenset({"bn_axis_name"})
+"""Fields of networks that a run sets, and not its config."""
 
-# Where a run runs, how often it reports, and how much of it is kept: none of it is its identity.
+_AT_LEAST_ONE = (
+    *("data.image_size", "data.workers", "data.statistics_examples"),
+    *("batch_size", "eval_batch_size", "total_steps", "schedule.patience"),
+    *("log_every", "eval_every", "checkpoint_every", "keep_newest", "prefetch"),
+)
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(_AT_LEAST_ONE, (1, math.inf)),
+    **dict.fromkeys(("seed", "keep_best"), (0, math.inf)),
+    "label_smoothing": (0, 1),
+}
+"""The least value of a key, and the one that it has to be less than; `None` is always allowed."""
+
 _MAY_CHANGE = frozenset(
     {
         "data.path",
@@ -58,44 +56,24 @@ _MAY_CHANGE = frozenset(
         "profile",
     }
 )
+"""Keys that are not the run's identity: where it runs, how often it reports, what it keeps."""
 
 
 def base_config() -> ConfigDict:
-    """Returns every key with its default; `None` stands for "as the part itself has it".
+    """Returns every key with its default; `None` leaves the choice to the part that reads it.
 
-    Runs that are older than a key go on with its default: what is added does nothing by default.
+    A run that is older than a key goes on with its default: the default of a new key has to change
+    nothing.
     """
     config = ConfigDict()
 
     config.model = ConfigDict()
     config.model.name = "resnet50"
-    # Options of the network: fields of its class. None leaves the network's own default.
-    config.model.num_classes = placeholder(int)  # None: as many as the data has
-    config.model.stage_sizes = placeholder(tuple)
-    config.model.width = placeholder(int)
-    config.model.stem = placeholder(str)
-    config.model.pool_padding = placeholder(tuple)
-    config.model.shortcut = placeholder(str)
-    config.model.stride_on = placeholder(str)
-    config.model.zero_init_residual = placeholder(bool)
-    config.model.bn_momentum = placeholder(float)
-    config.model.bn_epsilon = placeholder(float)
-    config.model.bn_group_size = placeholder(object)  # images, or "global"; None: a replica
-    config.model.output_stride = placeholder(int)
-    config.model.remat = placeholder(bool)
-    config.model.filters = placeholder(tuple)
-    config.model.stem_filters = placeholder(int)
-    config.model.groups = placeholder(int)
-    config.model.separable_stem = placeholder(bool)
-    config.model.hidden_units = placeholder(int)
-    config.model.dropout_rate = placeholder(float)
-    config.model.auxiliary_heads = placeholder(bool)
-    config.model.auxiliary_units = placeholder(int)
-    config.model.auxiliary_dropout_rate = placeholder(float)
-    config.model.subsampling = placeholder(str)
-    config.model.connections = placeholder(str)
-    config.model.output = placeholder(str)
-    config.model.activation = placeholder(str)
+    # The fields of all networks, see `resnet_jax.models`; None leaves a network's own default.
+    # num_classes is by default that of the data; bn_group_size is a number of images or "global".
+    for option, kind in option_types().items():
+        if option not in _OF_THE_RUN:
+            config.model[option] = placeholder(kind)
 
     config.init = ConfigDict()  # fine-tuning
     config.init.source = placeholder(str)  # a workdir, a file of weights, or an id of a hub
@@ -163,10 +141,10 @@ def base_config() -> ConfigDict:
 
 
 def imagenet_config(name: str) -> ConfigDict:
-    """Returns `base_config()` for the network of this name on ImageNet 2012, as tfds has it.
+    """Returns `base_config()` for the network of this name on ImageNet 2012 of tfds.
 
-    Images are as large as the network wants them; for evaluation they are the centres of images
-    whose shorter side is 256 for 224 pixels, and in proportion for others.
+    Images have the network's own size. In evaluation they are the centres of images whose shorter
+    side is 256 for 224 pixels, and in proportion for others.
     """
     config = base_config()
     config.model.name = name
@@ -192,18 +170,17 @@ def complete(values: Mapping[str, Any]) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses what no part of a run would notice in time.
+    """Refuses values that the parts of a run would refuse late, or not at all.
 
     Raises:
-      InputError: A key is unknown, or a value cannot be.
+      InputError: A key is unknown, or a value is of another type or out of its range.
     """
     complete(config.to_dict())
-    for key, least in _LEAST.items():
+    for key, (least, below) in _RANGES.items():
         value = operator.attrgetter(key)(config)
-        if value is not None and value < least:
-            raise InputError(f"{key} is {value}; it has to be at least {least}")
-    if not 0 <= config.label_smoothing < 1:
-        raise InputError(f"label_smoothing is {config.label_smoothing}; it has to be in [0, 1)")
+        if value is not None and not least <= value < below:
+            wanted = f"at least {least}" if below == math.inf else f"in [{least}, {below})"
+            raise InputError(f"{key} is {value}; it has to be {wanted}")
     match config.profile:
         case None | (int(), int()):
             pass
@@ -221,8 +198,8 @@ def check(config: ConfigDict) -> None:
 def may_change(config: ConfigDict) -> frozenset[str]:
     """Returns the keys that may differ when a run is started again in its workdir.
 
-    The length of a run is one of them where the schedule does not depend on it; how often it is
-    evaluated is not where the schedule does.
+    The length of a run is one of them unless the schedule depends on it (cosine). The interval of
+    evaluations is one of them unless the schedule looks at their results (plateau).
     """
     match config.schedule.name:
         case "cosine":
@@ -238,11 +215,11 @@ def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Modul
 
     Args:
       config: The run's config.
-      num_classes: Classes of the data, for when the config does not say.
-      **fields: What else is set, on networks that have such a field.
+      num_classes: Classes of the data, used unless the config has another number.
+      **fields: Further fields, ignored by networks that do not have them.
 
     Raises:
-      InputError: There is no such network, or an option is not one of its.
+      InputError: The network is unknown, or an option is not one of its fields.
     """
     options = {k: v for k, v in config.model.items() if k != "name" and v is not None}
     fields = {"num_classes": num_classes, "dtype": DTYPES[config.dtype], **fields}
@@ -252,10 +229,10 @@ def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Modul
 
 
 def build_augmentation(config: ConfigDict) -> data.Augmentation:
-    """Returns what is done to the training images.
+    """Returns the augmentation of the training images.
 
     Raises:
-      InputError: There is no such augmentation, or a number is out of range.
+      InputError: The augmentation is unknown, or a number is out of range.
     """
     return data.augmentation(
         config.data.augment,
@@ -273,10 +250,10 @@ def load_images(
     Args:
       config: The run's config.
       split: The split.
-      bad_records: What is done about examples that cannot be read; by default they are errors.
+      bad_records: The record of examples that cannot be read; without it they are errors.
 
     Raises:
-      InputError: There is no such data or split.
+      InputError: The data or the split is missing.
     """
     return data.load_images(
         config.data.source,
@@ -293,7 +270,7 @@ def load_images(
 
 
 def data_name(config: ConfigDict) -> str:
-    """Returns what the data of `config.data` are called, in titles."""
+    """Returns the name of the data of `config.data`, for titles."""
     if config.data.source == "tfds":
         return config.data.name
     return config.data.source if config.data.path is None else epath.Path(config.data.path).name

@@ -41,7 +41,20 @@ def model_options(name: str) -> frozenset[str]:
     Raises:
       InputError: There is no network of this name.
     """
-    return _variant(name).options
+    return frozenset(_variant(name).options)
+
+
+def option_types() -> Mapping[str, type]:
+    """Returns the options of all networks that a config can hold, and the types of their values.
+
+    The types are bool, int, float, str, tuple, and `object` where a value is of one of several.
+    """
+    types = {}
+    for variant in _VARIANTS.values():
+        for option, kind in variant.options.items():
+            if kind is not None:
+                types[option] = kind if types.get(option, kind) is kind else object
+    return types
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

@@ -1,8 +1,10 @@
 """A named network: a module and the fields that its name stands for."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from flax import linen as nn
 
@@ -14,7 +16,7 @@ NO_BATCH_NORM: Mapping[str, Any] = {
     "bn_group_size": None,
     "bn_axis_name": None,
 }
-"""To be fixed in a variant without batch normalisation of a module that can have it."""
+"""Fixed fields of a variant without batch normalisation, of a module that can have it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Variant:
 
     Attributes:
       module: The module's class.
-      defaults: Fields that the name stands for; they can be given otherwise.
-      fixed: Fields without which the name would be a lie (a plain network has no shortcuts).
+      defaults: Values of fields that the name stands for; options may replace them.
+      fixed: Values of fields that options may not replace (a plain network has no shortcuts).
       image_shape: Height, width and channels of the images that the network was designed for.
     """
 
@@ -34,16 +36,21 @@ class Variant:
     image_shape: tuple[int, int, int] = (224, 224, 3)
 
     @property
-    def options(self) -> frozenset[str]:
-        """The names of the fields that may be given."""
-        fields = {f.name for f in dataclasses.fields(self.module) if f.init}  # pyrefly: ignore
-        return frozenset(fields - {"parent", "name"} - self.fixed.keys())
+    def options(self) -> Mapping[str, type | None]:
+        """The fields that may be given, with the type of their values as a config can hold them.
+
+        It is bool, int, float, str or tuple, `object` where it is one of several, and `None` where
+        no config can hold it, such as a class.
+        """
+        fields = dataclasses.fields(self.module)  # pyrefly: ignore
+        reserved = {"parent", "name", *self.fixed}
+        return {f.name: _plain(f.type) for f in fields if f.init and f.name not in reserved}
 
     def build(self, name: str, **options: Any) -> nn.Module:
         """Returns the module; `name` is for the messages.
 
         Raises:
-          InputError: An option is no field of the module, or is fixed.
+          InputError: An option is not a field of the module, or is fixed.
         """
         for option, value in options.items():
             if option in self.fixed and value != self.fixed[option]:
@@ -51,3 +58,15 @@ class Variant:
             if option not in self.options and option not in self.fixed:
                 raise unknown(f"option of {name}", option, self.options)
         return self.module(**{**self.defaults, **options, **self.fixed})
+
+
+def _plain(annotation: Any) -> type | None:
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        kinds = {_plain(a) for a in typing.get_args(annotation) if a is not types.NoneType}
+        return kinds.pop() if len(kinds) == 1 else None if None in kinds else object
+    if origin is Literal:
+        return str
+    if origin in (tuple, Sequence):
+        return tuple
+    return annotation if annotation in (bool, int, float, str) else None
