@@ -11,7 +11,6 @@ from resnet_jax.data import Interpolation
 from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.evaluation.views import Centre, Scale, View, five_crops
-from resnet_jax.models import fully_convolutional
 
 ProtocolName = Literal["single_crop", "ten_crop", "multi_scale"]
 
@@ -61,8 +60,8 @@ class Protocol:
     section 4.1), for the comparisons of the paper.
 
     "multi_scale": nearly the whole image at several scales, and its mirror images, for the paper's
-    best results (section 3.4). The network is applied in its fully convolutional form, see
-    `resnet_jax.models.fully_convolutional`: the layers behind the last maps at every position, the
+    best results (section 3.4). The network is applied in its fully convolutional form, its
+    method `fully_convolutional`: the layers behind the last maps at every position, the
     scores (before the softmax) averaged over the positions, as in VGG (Simonyan & Zisserman,
     section 3.2). At the size of its images it is the network as it was trained.
 
@@ -138,7 +137,7 @@ class Protocol:
         Raises:
           InputError: It has no fully convolutional form, and needs one.
         """
-        if self.name == "multi_scale" and fully_convolutional(network) is None:
+        if self.name == "multi_scale" and not hasattr(network, "fully_convolutional"):
             raise InputError(
                 "multi_scale needs a network with a fully convolutional form, and "
                 f"{type(network).__name__} has none; ten_crop takes any network"

@@ -1,6 +1,7 @@
 """Class probabilities of images, from all the views of a protocol."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, cast
 
@@ -17,7 +18,6 @@ from resnet_jax.evaluation.network import Network, Variables
 from resnet_jax.evaluation.pictures import Pictures
 from resnet_jax.evaluation.plan import Bucket, plan
 from resnet_jax.evaluation.protocol import Shown
-from resnet_jax.models import fully_convolutional
 from resnet_jax.parallel import AXIS, Replicas
 
 
@@ -112,9 +112,9 @@ def _run(
 
 
 def _apply(model: nn.Module, shown: Shown) -> Callable[..., object]:
-    apply = fully_convolutional(model) if shown.fully_convolutional else model.apply
-    assert apply is not None, "a network without that form is refused"
-    return apply
+    if shown.fully_convolutional:
+        return functools.partial(model.apply, method="fully_convolutional")
+    return model.apply
 
 
 def _log_probabilities(

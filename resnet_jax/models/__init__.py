@@ -4,12 +4,17 @@ from resnet_jax.models.alexnet import AlexNet
 from resnet_jax.models.blocks import BottleneckBlock, ResidualBlock, Shortcut
 from resnet_jax.models.bn_inception import BNInception
 from resnet_jax.models.features import features
-from resnet_jax.models.fully_convolutional import fully_convolutional
 from resnet_jax.models.googlenet import GoogLeNet
 from resnet_jax.models.lenet import LeNet5
 from resnet_jax.models.normalization import BatchNorm
 from resnet_jax.models.prelu_net import PReLUNet
-from resnet_jax.models.registry import create_model, image_shape, list_models, model_options
+from resnet_jax.models.registry import (
+    create_model,
+    image_shape,
+    list_models,
+    model_options,
+    option_types,
+)
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.vgg import VGG
 from resnet_jax.models.zfnet import ZFNet
@@ -29,8 +34,8 @@ __all__ = [
     "ZFNet",
     "create_model",
     "features",
-    "fully_convolutional",
     "image_shape",
     "list_models",
     "model_options",
+    "option_types",
 ]

@@ -10,13 +10,11 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError, unknown
+from resnet_jax.models.layers import he_normal
 from resnet_jax.models.normalization import BatchNorm
 
 ShortcutKind = Literal["A", "B", "C"]
 StrideOn = Literal["1x1", "3x3"]
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""The initialiser of He et al. 2015 (arXiv 1502.01852), over the inputs of a unit."""
 
 
 def convolution(

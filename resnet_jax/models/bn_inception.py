@@ -9,10 +9,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.blocks import he_normal
-from resnet_jax.models.conv_unit import ConvUnit
+from resnet_jax.models.layers import ConvUnit, average_pool, he_normal
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
-from resnet_jax.models.pooling import average_pool
 from resnet_jax.models.variant import Variant
 
 FIGURE_5 = {
@@ -140,6 +138,12 @@ class BNInception(nn.Module):
         still = not train or self.is_initializing()
         x = nn.Dropout(self.dropout_rate, deterministic=still, name="dropout")(x)
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
+
+    def fully_convolutional(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns the mean of the logits over all positions, which global pooling gives anyway."""
+        return self(images, train=train)
 
 
 def _depthwise(

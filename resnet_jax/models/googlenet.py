@@ -11,10 +11,13 @@ from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import checks
-from resnet_jax.models.conv_unit import ConvUnit
-from resnet_jax.models.lrn import local_response_norm
+from resnet_jax.models.layers import (
+    ConvUnit,
+    adaptive_pool,
+    average_pool,
+    local_response_norm,
+)
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
-from resnet_jax.models.pooling import adaptive_pool, average_pool
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
 Form = Literal["paper", "torchvision"]
@@ -199,6 +202,12 @@ class GoogLeNet(nn.Module):
         still = not train or self.is_initializing()
         x = nn.Dropout(self.dropout_rate, deterministic=still, name="dropout")(x)
         return nn.Dense(self.num_classes, kernel_init=xavier, name="head")(x)
+
+    def fully_convolutional(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns the mean of the logits over all positions, which global pooling gives anyway."""
+        return self(images, train=train)
 
     def _unit(self) -> Callable[..., ConvUnit]:
         if self.form == "paper":

@@ -13,8 +13,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import checks
-from resnet_jax.models.lenet_codes import DIGITS
-from resnet_jax.models.pooling import average_pool
+from resnet_jax.models.layers import average_pool
 from resnet_jax.models.variant import Variant
 
 Subsampling = Literal["trainable", "average"]
@@ -28,6 +27,46 @@ TABLE_1 = (
     *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5)),
 )
 """The maps of S2 that each of the 16 maps of C3 is connected to (table I of the paper)."""
+
+# Read off figure 3 of the paper, which has the whole of ASCII: "#" is +1 and "." is -1. The bars
+# above some digits are in the figure.
+_BITMAPS = """
+.#####.  ...##..  .#####.  #######  .#####.
+.......  ..###..  .......  .....##  .......
+..###..  .####..  .#####.  ....##.  .......
+.##.##.  ...##..  ##...##  ...##..  .##..##
+##...##  ...##..  #....##  ..####.  .##..##
+##...##  ...##..  ....##.  .....##  ###..##
+##...##  ...##..  ..###..  .....##  ##...##
+##...##  ...##..  .##....  .....##  ##...##
+.##.##.  ...##..  ##.....  ##...##  ##..###
+..###..  .######  #######  .#####.  .######
+.......  .......  .......  .......  .....##
+.......  .......  .......  .......  .....##
+
+.#####.  ..####.  #######  .#####.  .#####.
+.......  .##....  .....##  ##...##  ##..###
+#######  ##.....  .....##  ##...##  ##...##
+##.....  ##.....  ....##.  ##...##  ##...##
+##.....  ######.  ...##..  .#####.  ##..###
+.####..  ###..##  ...##..  ##...##  .######
+..####.  ##...##  ..##...  ##...##  .....##
+.....##  ##...##  ..##...  ##...##  .....##
+##...##  ###..##  ..##...  ##...##  ....##.
+.#####.  .#####.  ..##...  .#####.  .####..
+.......  .......  .......  .......  .......
+.......  .......  .......  .......  .......
+"""
+
+
+def _digits() -> np.ndarray:
+    halves = [half.splitlines() for half in _BITMAPS.strip("\n").split("\n\n")]
+    digits = [[row.split()[i] for row in half] for half in halves for i in range(5)]
+    return np.array([[[1 if p == "#" else -1 for p in row] for row in digit] for digit in digits])
+
+
+DIGITS = _digits()
+"""The codes of 0 to 9: an array of -1 and 1 of shape (10, 12, 7)."""
 
 
 def scaled_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:

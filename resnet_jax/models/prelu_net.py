@@ -8,8 +8,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.hidden_layers import HiddenLayers
-from resnet_jax.models.pooling import adaptive_pool
+from resnet_jax.models.layers import HiddenLayers, adaptive_pool
 from resnet_jax.models.variant import Variant
 
 SLOPE = 0.25

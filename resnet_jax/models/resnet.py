@@ -211,6 +211,12 @@ class ResNet(nn.Module):
         small = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=small, name="head")(x)
 
+    def fully_convolutional(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns the mean of the logits over all positions, which global pooling gives anyway."""
+        return self(images, train=train)
+
 
 def _variants() -> Mapping[str, Variant]:
     variants = {}

@@ -8,10 +8,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.blocks import he_normal
-from resnet_jax.models.hidden_layers import HiddenLayers
+from resnet_jax.models.layers import HiddenLayers, Vectors, cells, he_normal, windows
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
-from resnet_jax.models.pooling import adaptive_pool, windows
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
 
@@ -69,21 +67,32 @@ class VGG(nn.Module):
         checks.statistics_group(self.bn_group_size)
         super().__post_init__()
 
-    @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool, fully_convolutional: bool = False
+        self, images: Float[Array, "n h w c"], *, train: bool
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
 
-        Args:
-          images: The images, normalised.
-          train: Whether units are dropped, and batch statistics taken.
-          fully_convolutional: Whether the fully connected layers are applied to every window of 7x7
-            of the last maps, and the logits averaged over the windows.
+        With `batch_norm`, `train` normalises by the batch and updates `batch_stats`.
 
         Raises:
           InputError: The images are too small.
         """
+        return self._forward(images, cells, train=train)
+
+    def fully_convolutional(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns the mean of the logits over all windows of 7x7 of the last maps.
+
+        Raises:
+          InputError: The images are too small.
+        """
+        return self._forward(images, windows, train=train).mean(axis=(1, 2))
+
+    @nn.compact
+    def _forward(
+        self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
+    ) -> Float[Array, "*n num_classes"]:
         checks.at_least_pixels("VGG", images, 2 ** len(self.stage_sizes))
         norm = batch_norm_of(self)
         x = images.astype(self.dtype)
@@ -101,14 +110,12 @@ class VGG(nn.Module):
                     x = norm(name=f"bn{stage}_{layer}")(x, train=train)
                 x = nn.relu(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = windows(x, 7) if fully_convolutional else adaptive_pool(x, 7).reshape(x.shape[0], -1)
+        x = vectors(x, 7)
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
             x, train=train
         )
         init = nn.initializers.normal(0.01)
-        head = nn.Dense(self.num_classes, kernel_init=init, name="head")
-        logits = head(x.astype(jnp.float32))
-        return logits.mean(axis=(1, 2)) if fully_convolutional else logits
+        return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
 
 def _variants() -> Mapping[str, Variant]:

@@ -8,9 +8,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.hidden_layers import HiddenLayers
-from resnet_jax.models.lrn import local_response_norm
-from resnet_jax.models.pooling import adaptive_pool, windows
+from resnet_jax.models.layers import HiddenLayers, Vectors, cells, local_response_norm, windows
 from resnet_jax.models.variant import Variant
 
 
@@ -54,36 +52,42 @@ class ZFNet(nn.Module):
         checks.share("dropout_rate", self.dropout_rate)
         super().__post_init__()
 
-    @nn.compact
     def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool, fully_convolutional: bool = False
+        self, images: Float[Array, "n h w c"], *, train: bool
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
-
-        Args:
-          images: The images, normalised.
-          train: Whether units are dropped.
-          fully_convolutional: Whether the fully connected layers are applied to every window of 6x6
-            of the last maps, and the logits averaged over the windows.
 
         Raises:
           InputError: The images are too small.
         """
+        return self._forward(images, cells, train=train)
+
+    def fully_convolutional(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns the mean of the logits over all windows of 6x6 of the last maps.
+
+        Raises:
+          InputError: The images are too small.
+        """
+        return self._forward(images, windows, train=train).mean(axis=(1, 2))
+
+    @nn.compact
+    def _forward(
+        self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
+    ) -> Float[Array, "*n num_classes"]:
         checks.at_least_pixels("ZFNet", images, 47)
         x = images.astype(self.dtype)
         x = local_response_norm(_pool(self._convolve(x, 1, 7, stride=2, padding=1)))
         x = local_response_norm(_pool(self._convolve(x, 2, 5, stride=2, padding=0)))
         for number in (3, 4, 5):
             x = self._convolve(x, number, 3, stride=1, padding=1)
-        x = _pool(x)
-        x = windows(x, 6) if fully_convolutional else adaptive_pool(x, 6).reshape(x.shape[0], -1)
+        x = vectors(_pool(x), 6)
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
             x, train=train
         )
         init = nn.initializers.normal(0.01)
-        head = nn.Dense(self.num_classes, kernel_init=init, name="head")
-        logits = head(x.astype(jnp.float32))
-        return logits.mean(axis=(1, 2)) if fully_convolutional else logits
+        return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
     def _convolve(
         self, x: Float[Array, "n h w c"], number: int, size: int, *, stride: int, padding: int

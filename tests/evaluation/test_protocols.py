@@ -10,7 +10,6 @@ import pytest
 from resnet_jax import InputError, create_model, features
 from resnet_jax.config import base_config
 from resnet_jax.evaluation import Network, Preparation, Protocol, see
-from resnet_jax.models import fully_convolutional
 from resnet_jax.parallel import Replicas
 from tests.data.pictures import photo
 from tests.evaluation.plain import (
@@ -194,7 +193,9 @@ def test_fully_connected_layers_are_applied_at_every_position():
     one = network(size=224)._replace(model=model, variables={**variables, "batch_stats": {}})
     wide = Pictures(1)
     plain = Plain(one.model, one.variables, one.statistics)
-    plain._apply = jax.jit(functools.partial(fully_convolutional(model), train=False))
+    plain._apply = jax.jit(
+        functools.partial(model.apply, train=False, method="fully_convolutional")
+    )
     views = functools.partial(multi_scale, scales=(224,))
     expected = np.stack([plain.probabilities(*views(pixels)) for pixels in wide.pixels])
     found = found_by([one], Protocol("multi_scale", scales=(224,)), source=wide)

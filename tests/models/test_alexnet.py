@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from resnet_jax import InputError, create_model
 from resnet_jax.models import AlexNet
-from resnet_jax.models.hidden_layers import HiddenLayers
+from resnet_jax.models.layers import HiddenLayers
 from tests.models.shapes import (
     KEY,
     check_draws_in_training_only,

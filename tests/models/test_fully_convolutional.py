@@ -7,92 +7,99 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax import InputError, create_model, features
-from resnet_jax.models import fully_convolutional
+from resnet_jax import InputError, create_model, features, list_models
+from tests.models.shapes import shapes
+from tests.models.torch_reference import QUICK, random_variables
 
-SMALL = {"num_classes": 7, "hidden_units": 16}
+FILTERS = {"filters": (4, 4, 4, 4, 4)}
+ONE_STAGE = {"stage_sizes": (1,), "width": 4}
 
+# Fields, pixels of the network's own images and of larger ones, the side of the windows, the last
+# convolution, and zeros after the maps of the last pooling.
 NETWORKS = {
-    "vgg11": (224, 7, {"width": 4}),
-    "vgg11_bn": (224, 7, {"width": 4}),
-    "alexnet": (227, 6, {"filters": (8, 8, 8, 8, 8)}),
-    "alexnet_torchvision": (224, 6, {"filters": (8, 8, 8, 8, 8)}),
-    "zfnet": (224, 6, {"filters": (8, 8, 8, 8, 8)}),
+    "vgg11": (ONE_STAGE, 14, (16, 20), 7, "conv1_1", 0),
+    "vgg11_bn": (ONE_STAGE, 14, (16, 18), 7, "bn1_1", 0),
+    "alexnet": (FILTERS, 227, (259, 291), 6, "conv5", 0),
+    "alexnet_torchvision": (FILTERS, 224, (224, 256), 6, "conv5", 0),
+    "zfnet": (FILTERS, 224, (256, 288), 6, "conv5", 1),
 }
 
 
 def made(name):
-    size, side, fields = NETWORKS[name]
-    model = create_model(name, **SMALL, **fields)
-    images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
-    with jax.default_prng_impl("rbg"):
-        variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
-    # What starts with a deviation of 0.01 would say next to nothing.
-    variables["params"] = jax.tree.map(
-        lambda x: x * jnp.sqrt(2 / x[..., 0].size) / x.std() if x.ndim > 1 else x,
-        variables["params"],
+    fields, pixels, *_ = NETWORKS[name]
+    model = create_model(name, num_classes=7, hidden_units=16, **fields)
+    return model, random_variables(model, pixels)
+
+
+def random_images(*shape):
+    return np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
+
+
+def both_forms(model, variables, images):
+    apply = functools.partial(model.apply, variables, images, train=False)
+    return apply(), apply(method="fully_convolutional")
+
+
+def pool(maps, size, stride, border):
+    """Returns the max-pooled maps, window by window."""
+    maps = np.pad(maps, [(0, 0), (0, border), (0, border), (0, 0)])
+    rows, columns = (range(0, side - size + 1, stride) for side in maps.shape[1:3])
+    return np.stack(
+        [
+            np.stack([maps[:, i : i + size, j : j + size].max((1, 2)) for j in columns], 1)
+            for i in rows
+        ],
+        1,
     )
-    return model, variables, images, side
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name.partition("_")[2] else [])
-        for name in NETWORKS
-    ],
-)
-def test_at_its_own_size_it_is_the_network_as_it_was_trained(name):
-    model, variables, images, _ = made(name)
-    expected = jax.jit(functools.partial(model.apply, train=False))(variables, images)
-    found = jax.jit(functools.partial(fully_convolutional(model), train=False))(variables, images)
-    assert jnp.abs(expected).max() > 1e-2
-    np.testing.assert_allclose(found, expected, atol=1e-5 * jnp.abs(expected).max())
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_are_applied_to_one_window_after_another(name):
+    _, pixels, larger, side, last, border = NETWORKS[name]
+    model, variables = made(name)
+    run = jax.jit(functools.partial(both_forms, model), compiler_options=QUICK)
+    plain, dense = run(variables, random_images(pixels, pixels))
+    np.testing.assert_allclose(dense, plain, rtol=0, atol=1e-5 * jnp.abs(plain).max())
 
+    images = random_images(*larger)
 
-@pytest.mark.parametrize("name", ["vgg11", "alexnet", "zfnet"])
-def test_on_larger_images_layers_are_applied_to_one_window_after_another(name):
-    model, variables, _, side = made(name)
-    images = jax.random.normal(jax.random.key(2), (2, 256, 320, 3))
-    last = {"vgg11": "conv5_2", "alexnet": "conv5", "zfnet": "conv5"}[name]
-    maps = np.asarray(features(model, variables, images, (last,))[last])
-    maps = np.asarray(jax.nn.relu(maps))
-    if name == "vgg11":
-        pooled = maps.reshape(2, 8, 2, 10, 2, -1).max(axis=(2, 4))
-    else:
-        border = [(0, 0), (0, 1), (0, 1), (0, 0)] if name == "zfnet" else [(0, 0)] * 4
-        maps = np.pad(maps, border)
-        rows, columns = ((s - 3) // 2 + 1 for s in maps.shape[1:3])
-        pooled = np.stack(
-            [
-                [maps[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2)) for j in range(columns)]
-                for i in range(rows)
-            ]
-        ).transpose(2, 0, 1, 3)
-    params = jax.tree.map(np.asarray, variables["params"])
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def outputs(variables, images):
+        maps = features(model, variables, images, (last,))[last]
+        return jax.nn.relu(maps), both_forms(model, variables, images)
+
+    maps, (resized, dense) = outputs(variables, images)
+    pooled = pool(np.asarray(maps), *((2, 2) if side == 7 else (3, 2)), border)
+    params = variables["params"]
     scores = []
     for i in range(pooled.shape[1] - side + 1):
         for j in range(pooled.shape[2] - side + 1):
             x = pooled[:, i : i + side, j : j + side].reshape(2, -1)
             for layer in ("fc1", "fc2"):
-                dense = params["hidden"][layer]
-                x = np.maximum(x @ dense["kernel"] + dense["bias"], 0)
+                p = params["hidden"][layer]
+                x = np.maximum(x @ p["kernel"] + p["bias"], 0)
             scores.append(x @ params["head"]["kernel"] + params["head"]["bias"])
     assert len(scores) > 1
     expected = np.mean(scores, axis=0)
-    found = fully_convolutional(model)(variables, images, train=False)
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-    resized = model.apply(variables, images, train=False)
-    assert np.abs(resized - expected).max() > 1e-2 * np.abs(expected).max()
+    np.testing.assert_allclose(dense, expected, rtol=0, atol=3e-5 * np.abs(expected).max())
+    assert np.abs(resized - expected).max() > 3e-4 * np.abs(expected).max()
 
 
 def test_maps_smaller_than_the_layers_are_refused():
-    model, variables, _, _ = made("vgg11")
+    model, variables = create_model("vgg11"), shapes(create_model("vgg11"), 224)
+    dense = functools.partial(model.apply, train=False, method="fully_convolutional")
     with pytest.raises(InputError, match="maps are at least 7x7, and these are 5x7; take larger"):
-        fully_convolutional(model)(variables, jnp.zeros((1, 160, 224, 3)), train=False)
+        jax.eval_shape(dense, variables, jax.ShapeDtypeStruct((1, 160, 224, 3), jnp.float32))
 
 
-def test_what_has_no_such_form_has_none():
-    assert fully_convolutional(create_model("prelu_net_a")) is None
-    assert fully_convolutional(create_model("lenet5")) is None
-    assert fully_convolutional(create_model("resnet18")) is not None
+def test_networks_with_and_without_the_form():
+    for name in list_models():
+        expected = not name.startswith(("prelu_net", "lenet5"))
+        assert hasattr(create_model(name), "fully_convolutional") == expected
+
+
+def test_behind_global_pooling_it_is_the_network_itself():
+    model = create_model("cifar_resnet8", stage_sizes=(1,), width=2)
+    variables = random_variables(model, 8)
+    run = jax.jit(functools.partial(both_forms, model), compiler_options=QUICK)
+    np.testing.assert_array_equal(*run(variables, random_images(9, 12)))

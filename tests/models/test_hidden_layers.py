@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.hidden_layers import DropoutOn, HiddenLayers
+from resnet_jax.models.layers import DropoutOn, HiddenLayers
 
 RATE, WIDTH = 0.25, 400
 X = np.random.default_rng(0).uniform(0.5, 1.5, (8, WIDTH)).astype(np.float32)

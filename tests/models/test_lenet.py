@@ -7,8 +7,7 @@ import pytest
 
 from resnet_jax import InputError, create_model
 from resnet_jax.models import LeNet5
-from resnet_jax.models.lenet import initializer, scaled_tanh
-from resnet_jax.models.lenet_codes import DIGITS
+from resnet_jax.models.lenet import DIGITS, initializer, scaled_tanh
 from tests.models.shapes import KEY, check_types, count, shapes, sizes
 from tests.models.torch_reference import F, compare, convolve, linear, needs_torch, torch
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.lrn import local_response_norm
+from resnet_jax.models.layers import local_response_norm
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(0, 30, (2, 3, 3, 9)).astype(np.float32)

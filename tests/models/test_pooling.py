@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.pooling import adaptive_pool
+from resnet_jax.models.layers import adaptive_pool
 
 
 @pytest.mark.parametrize(("height", "width"), [(14, 7), (1, 13)])

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from resnet_jax.models import registry
-from resnet_jax.models.hidden_layers import HiddenLayers
+from resnet_jax.models.layers import HiddenLayers
 from resnet_jax.models.variant import Variant
 from resnet_jax.parallel import Replicas
 from resnet_jax.training import init_state, make_train_step, train

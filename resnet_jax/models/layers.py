@@ -1,0 +1,199 @@
+"""Layers that several families of networks share."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype, Initializer
+from jax import lax
+from jaxtyping import Array, Float
+
+from resnet_jax.errors import InputError
+
+DropoutOn = Literal["outputs", "inputs"]
+
+Vectors: TypeAlias = Callable[[Float[Array, "n h w c"], int], Float[Array, "*n d"]]
+"""Makes the inputs of fully connected layers of maps: `cells` or `windows`."""
+
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""The initialiser of He et al. 2015 (arXiv 1502.01852), over the inputs of a unit."""
+
+
+class ConvUnit(nn.Module):
+    """A convolution `conv`, a normalisation `bn` if there is one, and ReLU, in inception modules.
+
+    Attributes:
+      filters: Channels of the output.
+      size: Side of the kernel; every side of the input is padded with `(size - 1) / 2` zeros.
+      stride: Stride.
+      norm: Makes a normalisation layer, `norm(name=...)`, in place of a bias; `None`: a bias.
+      kernel_init: Initialiser of the kernel.
+      bias_init: Initialiser of the bias.
+      dtype: Type of the arithmetic.
+    """
+
+    filters: int
+    size: int = 1
+    stride: int = 1
+    norm: Callable[..., nn.Module] | None = None
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
+        """Returns the activations; `h2 = ceil(h / stride)`."""
+        x = nn.Conv(
+            self.filters,
+            (self.size, self.size),
+            strides=self.stride,
+            padding=(self.size - 1) // 2,
+            use_bias=self.norm is None,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            bias_init=self.bias_init,
+            name="conv",
+        )(x)
+        return nn.relu(x if self.norm is None else self.norm(name="bn")(x, train=train))
+
+
+class HiddenLayers(nn.Module):
+    """Two fully connected layers, `fc1` and `fc2`, each rectified, with dropout in training.
+
+    Networks from AlexNet to PReLU-net have them before the head.
+
+    Attributes:
+      units: Units of each layer.
+      dropout_rate: Share of the units that is dropped in training; the others are scaled up by
+        `1 / (1 - dropout_rate)`, so that evaluation needs no factor. (Krizhevsky et al. and
+        Caffe's first networks scale down in evaluation instead, which is the same network.)
+      dropout_on: Whether the "outputs" of both layers are dropped (the papers) or their "inputs"
+        (torchvision's AlexNet).
+      activation: Makes the activation, `activation(name=...)`; `None`: ReLU.
+      kernel_init: Initialiser of the kernels.
+      bias_init: Initialiser of the biases.
+      dtype: Type of the arithmetic.
+    """
+
+    units: int = 4096
+    dropout_rate: float = 0.5
+    dropout_on: DropoutOn = "outputs"
+    activation: Callable[..., nn.Module] | None = None
+    kernel_init: Initializer = nn.initializers.normal(0.01)
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n d"], *, train: bool) -> Float[Array, "*n units"]:
+        """Returns the activations of `fc2`."""
+        deterministic = not train or self.is_initializing()  # init needs no key for dropout
+        for i in (1, 2):
+            drop = nn.Dropout(self.dropout_rate, deterministic=deterministic, name=f"dropout{i}")
+            x = drop(x) if self.dropout_on == "inputs" else x
+            x = nn.Dense(
+                self.units,
+                dtype=self.dtype,
+                kernel_init=self.kernel_init,
+                bias_init=self.bias_init,
+                name=f"fc{i}",
+            )(x)
+            x = nn.relu(x) if self.activation is None else self.activation(name=f"act{i}")(x)
+            x = drop(x) if self.dropout_on == "outputs" else x
+        return x
+
+
+def local_response_norm(
+    x: Float[Array, "n h w c"],
+    *,
+    size: int = 5,
+    k: float = 2.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+) -> Float[Array, "n h w c"]:
+    """Returns `x / (k + alpha * sum(x^2))^beta`, with the sum over `size` channels around each.
+
+    The formula and the constants are those of Krizhevsky et al. (NIPS 2012, section 3.3). Caffe
+    and PyTorch divide `alpha` by `size` and have `k = 1` by default: their `alpha=1e-4` is
+    `alpha=1e-4 / 5` here. Groups of a convolution do not separate channels.
+
+    Args:
+      x: Activations, usually after their rectification.
+      size: Number of channels in a sum, odd; fewer at the first and last channels.
+      k: Constant to which the sum is added.
+      alpha: Factor of the sum.
+      beta: Exponent.
+    """
+    channels = x.shape[-1]
+    squares = lax.square(x.astype(jnp.float32))  # bfloat16 would round all but `k` away
+    padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))
+    total = sum(padded[..., i : i + channels] for i in range(size))
+    return x * jnp.power(k + alpha * total, -beta).astype(x.dtype)
+
+
+def average_pool(
+    x: Float[Array, "n h w c"], size: int, stride: int, padding: str = "VALID"
+) -> Float[Array, "n h2 w2 c"]:
+    """Returns the means of square windows, with the zeros of the padding counted, as in Caffe.
+
+    (`nn.avg_pool` divides by an int of numpy's, which strict promotion of types does not allow.)
+
+    Args:
+      x: Maps.
+      size: Side of a window.
+      stride: Step between windows.
+      padding: "VALID" or "SAME".
+    """
+    sums = nn.pooling.pool(x, 0.0, lax.add, (size, size), (stride, stride), padding)
+    return sums / size**2
+
+
+def adaptive_pool(
+    x: Float[Array, "n h w c"], bins: int, reduce: Callable[..., Array] = jnp.mean
+) -> Float[Array, "n bins bins c"]:
+    """Returns maps pooled into `bins` x `bins` cells.
+
+    Cell `i` of a side of length `s` begins at `floor(i * s / bins)` and ends before
+    `ceil((i + 1) * s / bins)`, so that cells may overlap (He et al., arXiv 1406.4729, appendix A,
+    and PyTorch's adaptive pooling). A side of length `bins` stays as it is.
+
+    Args:
+      x: Maps.
+      bins: Cells of a side.
+      reduce: `jnp.mean` or `jnp.max`.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        if size != bins:  # rows, then columns: both reductions allow it, and the slices are few
+            edges = [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
+            cells = [
+                reduce(lax.slice_in_dim(x, start, stop, axis=axis), axis=axis)
+                for start, stop in edges
+            ]
+            x = jnp.stack(cells, axis=axis)
+    return x
+
+
+def cells(x: Float[Array, "n h w c"], bins: int) -> Float[Array, "n d"]:
+    """Returns the means of `bins` x `bins` cells as a vector, `d = bins * bins * c`."""
+    return adaptive_pool(x, bins).reshape(x.shape[0], -1)
+
+
+def windows(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 d"]:
+    """Returns every window of `size` x `size` pixels as a vector, `d = size * size * c`.
+
+    A fully connected layer on these is a convolution of that size, with the parameters that it has
+    on maps of that size (Simonyan & Zisserman, arXiv 1409.1556, section 3.2).
+
+    Raises:
+      InputError: The maps are smaller than a window.
+    """
+    _, height, width, _ = x.shape
+    if min(height, width) < size:
+        raise InputError(
+            f"the fully convolutional form needs images whose last maps are at least "
+            f"{size}x{size}, and these are {height}x{width}; take larger images"
+        )
+    tall, wide = height - size + 1, width - size + 1
+    shifted = [x[:, i : i + tall, j : j + wide] for i in range(size) for j in range(size)]
+    return jnp.concatenate(shifted, axis=-1)
