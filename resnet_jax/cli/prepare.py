@@ -1,32 +1,27 @@
 """Prepares a data set: `prepare --source folder --path ROOT --out DIR`.
 
-The images of a folder, or of whatever else can be trained on, become a data set of
-tensorflow_datasets in `DIR/NAME/VERSION`, in a few large files with random access, on request
-shrunk (`--shorter_side 256`). `--config.data.source=tfds --config.data.path=DIR
---config.data.name=NAME` trains on it. Killed at any moment, the same command goes on. Exit status:
-0 done, 2 wrong input, 130 interrupted, 1 anything else.
+The images of a folder, or of any other source, become a data set of tensorflow_datasets in
+`DIR/NAME/VERSION`: a few ArrayRecord files with random access, on request of smaller images
+(`--shorter_side 256`). `--config.data.source=tfds --config.data.path=DIR --config.data.name=NAME`
+trains on it. Killed at any moment, the same command goes on. Exit status: 0 done, 2 wrong input,
+130 interrupted, 1 anything else.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 from etils import epath
 
 from resnet_jax.cli.frame import Parser
 from resnet_jax.data.load import load_splits
-from resnet_jax.data.prepare.plan import Format, Settings
-from resnet_jax.data.prepare.run import prepare
-from resnet_jax.data.prepare.verify import examples_in, verify
+from resnet_jax.data.prepare import Settings, examples_in, prepare, verify
 from resnet_jax.errors import InputError, unknown
 
 RESUME = "; the same command goes on"
 
-_DEFAULT = Settings()
-
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares or verifies what the command line says.
+    """Prepares or verifies a data set.
 
     Args:
       arguments: The command line after the command.
@@ -42,12 +37,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if given.source is None:
         raise InputError("--source is not given; it is folder, tfds or mnist")
-    settings = Settings(
-        shorter_side=given.shorter_side,
-        quality=given.quality,
-        format=given.format,
-        examples_per_shard=given.examples_per_shard,
-    )
+    settings = Settings(given.shorter_side, given.quality, given.format, given.examples_per_shard)
     if given.source == "folder" and given.path is not None:
         inside, root = (epath.Path(p).expanduser().resolve() for p in (given.out, given.path))
         if inside == root or root in inside.parents:
@@ -72,27 +62,23 @@ def main(arguments: Sequence[str]) -> None:
 def _parser() -> Parser:
     parser = Parser("prepare", __doc__)
     add = parser.add_argument
+    usual = Settings()
     add("--source", help="folder, tfds or mnist, as data.source of a config")
     add("--path", help="folder of the source, as data.path of a config")
     add("--name", help="tfds: the data set, as data.name of a config")
-    add("--splits", help="some of its splits, as train,validation; by default all")
-    add("--out", required=True, help="where data sets of tensorflow_datasets are; may be gs://...")
-    add("--as", dest="called", metavar="NAME", help="what to call it; by default as its source")
+    add("--splits", help="some of its splits, as train,validation (all)")
+    add("--out", required=True, help="local folder of data sets of tensorflow_datasets")
+    add("--as", dest="called", metavar="NAME", help="name of the data set (that of its source)")
     add("--version", default="1.0.0", help="version of the data set (%(default)s)")
-    add("--shorter_side", type=int, metavar="N", help="shrink images until it has N pixels")
-    add("--quality", type=int, default=_DEFAULT.quality, help="of shrunk JPEGs (%(default)s)")
-    add(
-        "--format",
-        choices=get_args(Format),
-        default=_DEFAULT.format,
-        help="of the files (%(default)s)",
-    )
+    add("--shorter_side", type=int, metavar="N", help="shrink images whose shorter side is longer")
+    add("--quality", type=int, default=usual.quality, help="of shrunk JPEGs (%(default)s)")
+    add("--format", default=usual.format, help="of the files, only %(default)s")
     add(
         "--examples_per_shard",
         type=int,
         metavar="N",
-        default=_DEFAULT.examples_per_shard,
-        help="examples in a file, about (%(default)s)",
+        default=usual.examples_per_shard,
+        help="about how many examples a file has (%(default)s)",
     )
     add(
         "--skip_bad",
@@ -101,13 +87,13 @@ def _parser() -> Parser:
         default=0.0,
         help="share of the images that may be left out because they cannot be decoded (0)",
     )
-    add("--workers", type=int, metavar="N", help="threads; by default as many as there are cores")
-    add("--verify", action="store_true", help="compare what is prepared with what was written")
+    add("--workers", type=int, metavar="N", help="number of threads (that of the cores)")
+    add("--verify", action="store_true", help="compare the files with what was written")
     return parser
 
 
 def _name(given: argparse.Namespace) -> str:
-    """Returns the name of the source, for what is made of it."""
+    """Returns the name of the source, which the data set has by default."""
     if given.source == "folder" and given.path is not None:
         return epath.Path(given.path).expanduser().resolve().name
     if given.source == "tfds" and given.name is not None:

@@ -8,6 +8,7 @@ from resnet_jax.data import augmentation, load_images, load_source, train_batche
 from resnet_jax.data.prepare import Settings, prepare
 from resnet_jax.training import train
 from tests.data.pictures import write_folder
+from tests.data.sources.tfrecord_reference import turn_into_tfrecord
 from tests.tiny import tiny_config
 
 CLASSES = ("ant", "bee", "cat")
@@ -24,8 +25,10 @@ def places(tmp_path_factory):
     places = {"folder": {"source": "folder", "name": None, "path": str(folder / "root")}}
     splits = {split: load_source("folder", split, path=folder / "root") for split in counts}
     for format_name in ("array_record", "tfrecord"):
-        settings = Settings(format=format_name, examples_per_shard=10)
-        prepare(splits, folder / format_name, "photos", settings=settings)
+        settings = Settings(examples_per_shard=10)
+        prepared = prepare(splits, folder / format_name, "photos", settings=settings)
+        if format_name == "tfrecord":
+            turn_into_tfrecord(prepared)
         places[format_name] = {
             "source": "tfds",
             "name": "photos",

@@ -1,10 +1,10 @@
-"""Prepared data sets: images of any source in a few large files, checked and made smaller.
+"""Prepared data sets: the images of any source in a few large files, on request made smaller.
 
 `python -m resnet_jax prepare` does it from the command line.
 """
 
 from resnet_jax.data.prepare.plan import Settings
-from resnet_jax.data.prepare.run import prepare
-from resnet_jax.data.prepare.verify import verify
+from resnet_jax.data.prepare.verify import examples_in, verify
+from resnet_jax.data.prepare.write import prepare
 
-__all__ = ["Settings", "prepare", "verify"]
+__all__ = ["Settings", "examples_in", "prepare", "verify"]

@@ -1,19 +1,19 @@
-"""What a preparation makes: settings, the files, and which examples each has."""
+"""The plan of a prepared data set: its settings, its files, and which examples each file has."""
 
 import dataclasses
+import json
 import re
-from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
+from etils import epath
 from PIL import Image, features
 
 from resnet_jax.data.sources.source import Source
-from resnet_jax.errors import InputError, unknown
+from resnet_jax.errors import InputError
 
-Format = Literal["array_record", "tfrecord"]
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+FORMAT = "array_record"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +21,15 @@ class Settings:
     """How images are stored.
 
     Attributes:
-      shorter_side: The most pixels of the shorter of height and width; None to leave all images as
-        they are.
-      quality: Of the JPEGs that are made, 1 to 100.
-      format: "array_record", or "tfrecord", which more programs read.
-      examples_per_shard: How many examples a file has, about.
+      shorter_side: The most pixels of the shorter of height and width; None for any number.
+      quality: Quality of the JPEGs that are encoded, 1 to 100.
+      format: "array_record", the only format that is written.
+      examples_per_shard: About how many examples a file has.
     """
 
     shorter_side: int | None = None
     quality: int = 90
-    format: Format = "array_record"
+    format: str = FORMAT
     examples_per_shard: int = 2048
 
     def __post_init__(self) -> None:
@@ -39,21 +38,14 @@ class Settings:
             raise InputError(f"the shorter side has at least 1 pixel, not {self.shorter_side}")
         if not 1 <= self.quality <= 100:
             raise InputError(f"the quality of a JPEG is 1 to 100, not {self.quality}")
-        if self.format not in get_args(Format):
-            raise unknown("format", self.format, get_args(Format))
+        if self.format != FORMAT:
+            raise InputError(f"data sets are read in other formats, but written as {FORMAT} only")
         if self.examples_per_shard < 1:
             raise InputError(f"a file has at least 1 example, not {self.examples_per_shard}")
 
 
 class Shard(NamedTuple):
-    """A file of the prepared data set, and what becomes of which examples.
-
-    Attributes:
-      file: Its name.
-      split: The split that it is a part of.
-      start: The first example of the source.
-      stop: The one after the last.
-    """
+    """A file of the data set, with the examples `start` to `stop - 1` of a split of the source."""
 
     file: str
     split: str
@@ -66,12 +58,12 @@ class Plan:
     """All that decides about the bytes of a prepared data set, besides its images.
 
     Attributes:
-      name: What the data set will be called.
+      name: Name of the data set.
       version: Its version, as "1.0.0".
       settings: How images are stored.
       class_names: The names of the classes.
-      counts: How many examples each split of the source has.
-      encoder: What encodes JPEGs; another one encodes the same image to other bytes.
+      counts: Number of examples of each split of the source.
+      encoder: The JPEG encoder; another one encodes the same image to other bytes.
     """
 
     name: str
@@ -81,28 +73,49 @@ class Plan:
     counts: Mapping[str, int]
     encoder: str
 
-    def shards(self) -> tuple[Shard, ...]:
-        """Returns the files, in the order in which they are written."""
-        shards = []
+    def shards(self) -> Iterator[Shard]:
+        """Yields the files in the order in which they are written."""
         for split, count in self.counts.items():
             number = -(-count // self.settings.examples_per_shard)
-            bounds = [count * shard // number for shard in range(number + 1)]
             for shard in range(number):
-                file = f"{self.name}-{split}.{self.settings.format}-{shard:05}-of-{number:05}"
-                shards.append(Shard(file, split, bounds[shard], bounds[shard + 1]))
-        return tuple(shards)
+                file = f"{self.name}-{split}.{FORMAT}-{shard:05}-of-{number:05}"
+                yield Shard(file, split, count * shard // number, count * (shard + 1) // number)
+
+    def to_json(self) -> str:
+        """Returns the plan as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def refuse_other(self, folder: epath.Path, how: str, other: Mapping[str, object]) -> None:
+        """Refuses to take another plan, as read from JSON, for this one.
+
+        Args:
+          folder: Where the data set is.
+          how: What was done there by the other plan, "begun" or "prepared".
+          other: The other plan.
+
+        Raises:
+          InputError: Names the first value that differs.
+        """
+        before, now = dict(_leaves(other)), dict(_leaves(json.loads(self.to_json())))
+        for key in [*now, *before]:
+            one, another = before.get(key), now.get(key)
+            if one != another:
+                raise InputError(
+                    f"{folder} was {how} with {key} {reprlib.repr(one)} and not "
+                    f"{reprlib.repr(another)}; take another place or version, or delete it"
+                )
 
 
 def make_plan(sources: Mapping[str, Source], name: str, version: str, settings: Settings) -> Plan:
     """Returns the plan for some splits.
 
     Raises:
-      InputError: A name is not one of a data set of tfds, or the splits cannot be one data set.
+      InputError: A name does not suit tensorflow_datasets, or the splits cannot be one data set.
     """
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} cannot name a data set of tfds; it is as my_photos_2")
-    if not _VERSION.fullmatch(version):
-        raise InputError(f"{version!r} is no version of a data set; it is as 1.0.0")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(f"{name!r} cannot name a data set of tfds; write it as my_photos_2")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise InputError(f"{version!r} is not a version of a data set; write it as 1.0.0")
     if not sources:
         raise InputError("there is no split to prepare")
     for split, source in sources.items():
@@ -110,11 +123,11 @@ def make_plan(sources: Mapping[str, Source], name: str, version: str, settings: 
             raise InputError(f"{split!r} cannot name a split of tfds, which has letters, digits, _")
         if len(source) == 0:
             raise InputError(f"split {split} has no examples")
-    class_names = next(iter(sources.values())).class_names
-    if any(source.class_names != class_names for source in sources.values()):
+    class_names, *others = (source.class_names for source in sources.values())
+    if any(other != class_names for other in others):
         raise InputError("splits with different classes cannot be one data set")
     for each in class_names:
-        if not each or "\n" in each or not each.isprintable():
+        if not each or not each.isprintable():
             raise InputError(f"{each!r} cannot name a class of a data set of tfds")
     return Plan(
         name=name,
@@ -124,3 +137,11 @@ def make_plan(sources: Mapping[str, Source], name: str, version: str, settings: 
         counts={split: len(source) for split, source in sources.items()},
         encoder=f"Pillow {Image.__version__}, libjpeg {features.version('jpg')}",
     )
+
+
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

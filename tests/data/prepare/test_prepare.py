@@ -17,45 +17,48 @@ from tests.data.prepare.preparing import (
 )
 
 
-@pytest.mark.parametrize("format_name", ["array_record", "tfrecord"])
-def test_every_example_is_there_once_and_in_order(folder, tmp_path, format_name):
-    sources = opened(folder)
-    settings = Settings(format=format_name, examples_per_shard=4)
-    place = prepare(sources, tmp_path / "out", "photos", settings=settings)
-    assert place == tmp_path / "out" / "photos" / "1.0.0"
-    for split, source in sources.items():
-        prepared = load_source("tfds", split, name="photos", path=tmp_path / "out")
-        assert prepared.class_names == source.class_names
-        assert [prepared[i] for i in range(len(prepared))] == [
-            source[i] for i in range(len(source))
-        ]
-    assert len(list(place.glob(f"photos-train.{format_name}-*-of-00004"))) == 4
-    assert len(list(place.glob(f"photos-val.{format_name}-*-of-00002"))) == 2
-    assert verify(tmp_path / "out", "photos") == {"train": 15, "val": 6}
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+    """The folder that holds a prepared data set, not to be changed."""
+    out = tmp_path_factory.mktemp("out")
+    place = prepare(opened(folder), out, "photos", settings=SETTINGS)
+    assert place == out / "photos" / "1.0.0"
+    return out
 
 
-def test_tfds_itself_reads_it(folder, tmp_path):
-    sources = opened(folder)
-    place = prepare(sources, tmp_path, "photos", settings=SETTINGS)
-    builder = tfds.builder_from_directory(place)
+def test_every_example_is_there_once_and_in_order(folder, prepared):
+    for split, source in opened(folder).items():
+        found = load_source("tfds", split, name="photos", path=prepared)
+        assert found.class_names == source.class_names
+        assert [found[i] for i in range(len(found))] == [source[i] for i in range(len(source))]
+    place = prepared / "photos" / "1.0.0"
+    assert len(list(place.glob("photos-train.array_record-*-of-00004"))) == 4
+    assert len(list(place.glob("photos-val.array_record-*-of-00002"))) == 2
+    assert verify(prepared, "photos") == {"train": 15, "val": 6}
+
+
+def test_tfds_itself_reads_it(folder, prepared):
+    source = opened(folder)["train"]
+    builder = tfds.builder_from_directory(prepared / "photos" / "1.0.0")
     assert builder.info.supervised_keys == ("image", "label")
     assert builder.info.features["label"].names == ["Bee", "ant", "cat"]
     assert builder.info.splits["train"].num_examples == 15
-    theirs = tfds.data_source("photos", split="train", data_dir=tmp_path)
+    theirs = tfds.data_source("photos", split="train", data_dir=prepared)
     for index, values in enumerate(theirs):
-        example = sources["train"][index]
+        example = source[index]
         assert values["file_name"].decode() == example.key
         assert values["label"] == example.label
         assert values["image"].shape == (40, 30, 3)
     assert index == 14
 
 
-@pytest.mark.parametrize("workers", [1, 3, 16])
-def test_the_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path, workers):
+def test_the_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path):
     settings = Settings(shorter_side=16, examples_per_shard=4)
-    for name, number in [("one", None), ("other", workers)]:
-        prepare(opened(folder), tmp_path / name, "photos", settings=settings, workers=number)
-    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    for workers in (1, 3, 16):
+        prepare(
+            opened(folder), tmp_path / str(workers), "photos", settings=settings, workers=workers
+        )
+    assert contents(tmp_path / "1") == contents(tmp_path / "3") == contents(tmp_path / "16")
 
 
 def test_images_are_shrunk(folder, tmp_path):
@@ -74,9 +77,8 @@ def test_pixels_are_kept_as_they_are(tmp_path):
         np.testing.assert_array_equal(images[index]["image"], np.broadcast_to(pixels, (8, 8, 3)))
 
 
-def test_a_prepared_data_set_is_a_source_too(folder, tmp_path):
-    prepare(opened(folder), tmp_path, "photos", settings=SETTINGS)
-    source = load_source("tfds", "train", name="photos", path=tmp_path)
+def test_a_prepared_data_set_is_a_source_too(prepared, tmp_path):
+    source = load_source("tfds", "train", name="photos", path=prepared)
     prepare({"train": source}, tmp_path, "again")
     again = load_source("tfds", "train", name="again", path=tmp_path)
     assert [again[i] for i in range(15)] == [source[i] for i in range(15)]
@@ -157,8 +159,11 @@ class Strange(Pictures):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "My photos"}, "'My photos' cannot name a data set of tfds; it is as my_photos_2"),
-        ({"version": "1"}, "'1' is no version of a data set; it is as 1.0.0"),
+        (
+            {"name": "My photos"},
+            "'My photos' cannot name a data set of tfds; write it as my_photos_2",
+        ),
+        ({"version": "1"}, "'1' is not a version of a data set; write it as 1.0.0"),
         ({"sources": {}}, "there is no split to prepare"),
         ({"sources": {"train": Pictures(0)}}, "split train has no examples"),
         (
@@ -190,7 +195,10 @@ def test_refusals(tmp_path, arguments, message):
     [
         ({"shorter_side": 0}, "the shorter side has at least 1 pixel, not 0"),
         ({"quality": 101}, "the quality of a JPEG is 1 to 100, not 101"),
-        ({"format": "tfrecords"}, "there is no format 'tfrecords'; did you mean tfrecord?"),
+        (
+            {"format": "tfrecord"},
+            "data sets are read in other formats, but written as array_record only",
+        ),
         ({"examples_per_shard": 0}, "a file has at least 1 example, not 0"),
     ],
 )
@@ -200,17 +208,10 @@ def test_settings_out_of_range(values, message):
     assert str(error.value) == message
 
 
-def test_an_object_store(folder, object_store, tmp_path):
-    settings = Settings(format="tfrecord", shorter_side=16, examples_per_shard=4)
-    sources = opened(folder)
-    interrupted(sources, object_store, 9, settings=settings, workers=1)
-    prepare(sources, object_store, "photos", settings=settings)
-    assert verify(object_store, "photos") == {"train": 15, "val": 6}
-    remote = load_source("tfds", "train", name="photos", path=object_store)
-    prepare(sources, tmp_path, "photos", settings=settings)
-    local = load_source("tfds", "train", name="photos", path=tmp_path)
-    assert [remote[i] for i in range(15)] == [local[i] for i in range(15)]
-    place = object_store / "photos" / "1.0.0"
-    assert sorted(path.name for path in place.iterdir() if ".index" not in path.name) == sorted(
-        contents(tmp_path)
+def test_an_object_store_is_refused(object_store):
+    with pytest.raises(InputError) as error:
+        prepare({"train": Pictures(1)}, object_store, "photos")
+    assert str(error.value) == (
+        f"{object_store}/photos/1.0.0 is in an object store, and ArrayRecord files are read from "
+        "disks only; give a local folder"
     )
