@@ -1,14 +1,19 @@
-"""The manifest of a checkpoint: what it holds and the SHA-256 of each of its files, written last.
+"""The manifest of a checkpoint: its leaves, and the SHA-256 of each of its files; written last.
 
 Neither orbax nor the file system notices a byte that changed in the data of an array. The manifest
 does, and because it is the last file to be written, a folder without one was never finished.
+
+Damage is a file that is missing, was added, or was read and differs. An error of reading is not
+damage: it is tried again, as those of network file systems pass, and then refused.
 """
 
-import dataclasses
+import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,34 +21,42 @@ from etils import epath
 from jaxtyping import PyTree
 
 from resnet_jax.errors import InputError
-from resnet_jax.files import Fingerprint, fingerprint, make_durable
+from resnet_jax.files import Fingerprint, fingerprint, make_durable, write_atomically
 
 FILENAME = "manifest.json"
+
 _FORMAT = 1
 _STEP = re.compile(r"0|[1-9][0-9]*")
+_WAITS = (0.2, 1.0, 5.0)  # seconds before another try to read
+_MISSING = (FileNotFoundError, NotADirectoryError)
+
+T = TypeVar("T")
 
 
-class Flaw(Exception):  # noqa: N818 - it is a finding about a folder, not a failure of the program
+class Flaw(Exception):  # noqa: N818 (a property of a folder, not a failure of the program)
     """Why a checkpoint cannot be used, worded to follow its name: "is damaged (...)"."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint holds.
+class Manifest(NamedTuple):
+    """The contents of a checkpoint.
 
     Attributes:
       step: The step after which the state was saved.
-      metric: What "best" is measured by, lower is better; None if it was not measured.
+      metric: The measure of "best", lower is better; None if it was not measured.
       items: For each named item, its leaves: path, the item's name first, to type and shape as in
         "float32[3,3,64,64]".
+      files: Size and hash of each file, by its path relative to the checkpoint.
     """
 
     step: int
     metric: float | None
     items: Mapping[str, Mapping[str, str]]
+    files: Mapping[str, Fingerprint]
 
 
-def write(folder: epath.Path, manifest: Manifest) -> None:
+def write(
+    folder: epath.Path, step: int, metric: float | None, items: Mapping[str, Mapping[str, str]]
+) -> None:
     """Makes the files of `folder` durable, then writes their manifest, whole or not at all.
 
     On a local disk every file and folder has reached the disk before the manifest is there, so that
@@ -51,7 +64,9 @@ def write(folder: epath.Path, manifest: Manifest) -> None:
 
     Args:
       folder: A checkpoint to which nothing more is written.
-      manifest: What it holds.
+      step: See `Manifest`, as for the others.
+      metric: A finite number or None.
+      items: What `leaves` returns, by the item's name.
 
     Raises:
       OSError: A file cannot be read, or the manifest not be written.
@@ -62,22 +77,38 @@ def write(folder: epath.Path, manifest: Manifest) -> None:
         make_durable(path)
     for path in {(folder / name).parent for name in files} | {folder, folder.parent}:
         make_durable(path)
-    temporary = folder / f"{FILENAME}.tmp"
-    contents = {"format": _FORMAT, "files": files, **dataclasses.asdict(manifest)}
-    temporary.write_bytes(_sealed(contents))
-    make_durable(temporary)
-    temporary.replace(folder / FILENAME)
-    make_durable(folder)
+    manifest = Manifest(step, metric, items, files)
+    write_atomically(folder / FILENAME, _sealed({"format": _FORMAT, **manifest._asdict()}))
 
 
 def read(folder: epath.Path, step: int) -> Manifest:
-    """Returns the manifest of checkpoint `step`, itself verified; the files are not looked at.
+    """Returns the manifest of checkpoint `step`, itself verified; the other files are not read.
 
     Raises:
-      Flaw: There is none, or it is not as it was written.
+      Flaw: It is missing, or differs from what was written.
+      OSError: It cannot be read.
       InputError: Another version of resnet_jax wrote it.
     """
-    return _parse(folder, step)[0]
+    try:
+        written = _retried(lambda path: path.read_bytes(), folder / FILENAME)
+    except _MISSING as error:
+        raise Flaw("is unfinished (it has no manifest)") from error
+    try:
+        contents = json.loads(written)
+        del contents["sha256"]
+        if written != _sealed(contents):
+            raise ValueError
+    except (ValueError, TypeError, KeyError):
+        raise Flaw("is damaged (its manifest is not what was written)") from None
+    if (format_ := contents.pop("format")) != _FORMAT:
+        raise InputError(
+            f"checkpoint {step} was written by another version of resnet_jax: its manifest has "
+            f"format {format_} and this version reads format {_FORMAT}"
+        )
+    manifest = Manifest(**contents)
+    if manifest.step != step:
+        raise Flaw(f"is damaged (its manifest is that of checkpoint {manifest.step})")
+    return manifest
 
 
 def verify(folder: epath.Path, step: int) -> Manifest:
@@ -88,18 +119,20 @@ def verify(folder: epath.Path, step: int) -> Manifest:
 
     Raises:
       Flaw: Names the first file that differs.
-      InputError: Another version of resnet_jax wrote it.
+      OSError: A file cannot be read.
+      InputError: Another version of resnet_jax wrote the manifest.
     """
-    manifest, expected = _parse(folder, step)
+    manifest = read(folder, step)
+    expected = manifest.files
     try:
-        found = _files(folder)
-        del found[FILENAME]
-        if missing := sorted(expected.keys() - found.keys()):
+        present = _retried(_files, folder)
+        del present[FILENAME]
+        if missing := sorted(expected.keys() - present.keys()):
             raise Flaw(f"is damaged ({missing[0]} is missing)")
-        if added := sorted(found.keys() - expected.keys()):
+        if added := sorted(present.keys() - expected.keys()):
             raise Flaw(f"is damaged ({added[0]} is not one of its files)")
-        for name, path in found.items():
-            actual = fingerprint(path)
+        for name, path in present.items():
+            actual = _retried(fingerprint, path)
             if actual["bytes"] != expected[name]["bytes"]:
                 raise Flaw(
                     f"is damaged ({name} has {actual['bytes']} bytes, "
@@ -107,26 +140,40 @@ def verify(folder: epath.Path, step: int) -> Manifest:
                 )
             if actual != expected[name]:
                 raise Flaw(f"is damaged ({name} is not what was written)")
-    except (OSError, KeyError) as error:
-        raise Flaw(f"is damaged (it cannot be read: {error})") from error
+    except (*_MISSING, KeyError) as error:  # deleted since it was listed
+        raise Flaw("is damaged (a file is missing)") from error
     return manifest
 
 
-def steps(directory: epath.Path) -> list[int]:
-    """Returns the steps that have a folder in `directory`, finished or not, ascending."""
-    if not directory.exists():
+def names(folder: epath.Path) -> list[str]:
+    """Returns the names of the files and folders in a folder; none where it is missing.
+
+    Raises:
+      OSError: It cannot be read.
+    """
+    try:
+        return _retried(lambda folder: [path.name for path in folder.iterdir()], folder)
+    except _MISSING:
         return []
-    names = (path.name for path in directory.iterdir())
-    return sorted(int(name) for name in names if _STEP.fullmatch(name))
+
+
+def steps(directory: epath.Path) -> list[int]:
+    """Returns the steps that have a folder in `directory`, finished or not, ascending.
+
+    Raises:
+      OSError: The directory cannot be read.
+    """
+    return sorted(int(name) for name in names(directory) if _STEP.fullmatch(name))
 
 
 def survey(directory: epath.Path) -> tuple[list[Manifest], dict[int, str]]:
-    """Reads the manifest of every checkpoint in `directory`; the other files are not looked at.
+    """Reads the manifest of every checkpoint in `directory`; the other files are not read.
 
     Returns:
-      The manifests by ascending step, and by its step what is wrong with each that has none.
+      The manifests by ascending step, and by its step the flaw of each that has none.
 
     Raises:
+      OSError: One cannot be read.
       InputError: Another version of resnet_jax wrote one.
     """
     manifests, flaws = [], {}
@@ -145,9 +192,9 @@ def best_first(manifests: Iterable[Manifest]) -> list[Manifest]:
 
 
 def leaves(item: str, tree: PyTree) -> dict[str, str]:
-    """Returns type and shape of each leaf of an item, as a manifest has them.
+    """Returns type and shape of each leaf of an item, by its path.
 
-    What has no leaves in it, as an optimiser's empty state, counts as one that is "empty".
+    A node that holds no leaves, such as an optimiser's empty state, counts as one that is "empty".
 
     Raises:
       TypeError: A leaf is not an array.
@@ -157,7 +204,7 @@ def leaves(item: str, tree: PyTree) -> dict[str, str]:
         tree, is_leaf=lambda node: not jax.tree.leaves(node)
     )
     for path, leaf in paths:
-        name = "/".join([item, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
+        name = leaf_name(item, path)
         if not jax.tree.leaves(leaf):
             described[name] = "empty"
             continue
@@ -165,6 +212,11 @@ def leaves(item: str, tree: PyTree) -> dict[str, str]:
             raise TypeError(f"{name} is a {type(leaf).__name__} and only arrays can be saved")
         described[name] = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
     return described
+
+
+def leaf_name(item: str, path: jax.tree_util.KeyPath) -> str:
+    """Returns the path of a leaf as a manifest has it, the item's name first."""
+    return "/".join([item, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
 
 
 def refuse_difference(step: int, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
@@ -179,33 +231,6 @@ def refuse_difference(step: int, saved: Mapping[str, str], here: Mapping[str, st
             raise InputError(
                 f"checkpoint {step} does not fit: {name} is {there} in it, {wanted} here"
             )
-
-
-def _parse(folder: epath.Path, step: int) -> tuple[Manifest, Mapping[str, Fingerprint]]:
-    try:
-        written = (folder / FILENAME).read_bytes()
-    except FileNotFoundError as error:
-        raise Flaw("is unfinished (it has no manifest)") from error
-    except OSError as error:
-        raise Flaw(f"is damaged (its manifest cannot be read: {error})") from error
-    damaged = Flaw("is damaged (its manifest is not what was written)")
-    try:
-        contents = json.loads(written)
-        del contents["sha256"]
-        sealed = _sealed(contents)
-    except (ValueError, TypeError, KeyError):
-        raise damaged from None
-    if written != sealed:
-        raise damaged
-    if contents["format"] != _FORMAT:
-        raise InputError(
-            f"checkpoint {step} was written by another version of resnet_jax: its manifest has "
-            f"format {contents['format']} and this version reads format {_FORMAT}"
-        )
-    if contents["step"] != step:
-        raise Flaw(f"is damaged (its manifest is that of checkpoint {contents['step']})")
-    manifest = Manifest(contents["step"], contents["metric"], contents["items"])
-    return manifest, contents["files"]
 
 
 def _sealed(contents: Mapping[str, object]) -> bytes:
@@ -228,8 +253,31 @@ def _files(folder: epath.Path) -> dict[str, epath.Path]:
     folders = [folder]
     for parent in folders:
         for path in parent.iterdir():
-            if path.is_dir():
+            if path.stat().is_directory:  # unlike `is_dir`, raises where this cannot be read
                 folders.append(path)
             else:
                 files[path.relative_to(folder).as_posix()] = path
     return dict(sorted(files.items()))
+
+
+def _retried(read: Callable[[epath.Path], T], path: epath.Path) -> T:
+    """Returns `read(path)`, tried again after an error that may pass.
+
+    Raises:
+      FileNotFoundError: It is missing.
+      NotADirectoryError: It is below a file.
+      OSError: It cannot be read.
+    """
+    for wait in (*_WAITS, None):
+        try:
+            return read(path)
+        except _MISSING:
+            raise
+        except OSError as error:
+            if wait is None:
+                reason = f"{path} cannot be read ({error.strerror or error})"
+                raise OSError(
+                    error.errno or errno.EIO, f"{reason}; no checkpoint was moved or deleted"
+                ) from error
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")

@@ -1,16 +1,17 @@
 """Checkpoints: saved while training goes on, verified when restored, set aside when damaged.
 
 ```
-checkpoints/40/                 a step: what orbax wrote, and manifest.json, written last
+checkpoints/40/                 a step: the files of orbax, and manifest.json, written last
+checkpoints/newest.json         the newest step that was finished, written after its manifest
 checkpoints/50.orbax-checkpoint-tmp/    being written; removed by the next one to open the folder
-checkpoints/set_aside/30-1/     was damaged or unfinished; kept for a person to look at
+checkpoints/set_aside/30-1/     damaged or unfinished; for a person to look at
 checkpoints/removing/           being deleted; removed by the next one to open the folder
 ```
 
 A folder is moved before it is deleted or replaced, so that a process killed at any moment leaves
 either a whole checkpoint or none. Object stores (`gs://`) cannot move a folder at once: a process
-killed there in the midst of it leaves one whose files do not match its manifest, which is noticed
-when it is restored like any other damage.
+killed in the middle of it leaves one whose files do not match its manifest, which is damage like
+any other.
 """
 
 import itertools
@@ -18,26 +19,28 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent import futures
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import Literal, NamedTuple, Self
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
 
+from resnet_jax import parallel
 from resnet_jax.checkpoints import manifest as manifests
-from resnet_jax.checkpoints.manifest import Flaw, Manifest
+from resnet_jax.checkpoints.manifest import Flaw
+from resnet_jax.checkpoints.workdir import Json
 from resnet_jax.errors import InputError, unknown
-
-JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
+from resnet_jax.files import write_atomically
 
 _METADATA = "metadata"
+_NEWEST = "newest.json"
 _SET_ASIDE = "set_aside"
 _REMOVING = "removing"
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
-_NONE, _REFUSED = -1, -2  # what the primary process broadcasts in place of a step
+_NONE, _REFUSED = -1, -2  # broadcast by the primary process in place of a step
 
 
 class Checkpoint(NamedTuple):
@@ -46,12 +49,12 @@ class Checkpoint(NamedTuple):
     Attributes:
       step: The step after which it was saved.
       items: The trees that were asked for, by name.
-      metadata: What was saved beside them, lists for tuples.
+      metadata: The JSON saved beside them.
     """
 
     step: int
     items: dict[str, PyTree]
-    metadata: Mapping[str, JSON]
+    metadata: dict[str, Json]
 
 
 class Checkpoints:
@@ -61,20 +64,8 @@ class Checkpoints:
     lowest. A checkpoint counts, and others are deleted for it, only once its manifest is written.
 
     With several processes each one makes the same calls in the same order, on one shared file
-    system; only the primary one verifies, moves, deletes and speaks. While an object of this class
-    is open, what orbax logs about its own work is not shown: what went wrong is raised.
-
-    Args:
-      directory: Where they are, `gs://` included; made if need be, unless read only.
-      keep_newest: How many of the newest are kept, at least 1.
-      keep_best: How many with the lowest metric are kept besides.
-      writable: False for one who reads beside a training run: nothing on the disk is changed.
-      say: Told in one line what was wrong with which checkpoint, and what is used instead.
-      primary: Whether this is the process that `agree` listens to.
-      agree: Returns the primary process's value in every process; called by all of them.
-
-    Raises:
-      InputError: A number to keep is too small.
+    system; only the primary one verifies, moves, deletes and logs. While an object of this class
+    is open, orbax's own log messages are dropped: its errors are raised.
     """
 
     def __init__(
@@ -84,10 +75,21 @@ class Checkpoints:
         keep_newest: int = 3,
         keep_best: int = 1,
         writable: bool = True,
-        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
-        primary: bool = True,
-        agree: Callable[[int], int] = lambda value: value,
+        log: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     ) -> None:
+        """Opens the folder; if writable, makes it and removes what a killed process left.
+
+        Args:
+          directory: The folder, `gs://` included.
+          keep_newest: How many of the newest are kept, at least 1.
+          keep_best: How many with the lowest metric are kept besides.
+          writable: False to read beside a training run: nothing on the disk is changed.
+          log: Takes a line on the flaws of checkpoints, and on the one used instead.
+
+        Raises:
+          InputError: A number to keep is too small.
+          OSError: The folder cannot be made or read.
+        """
         if keep_newest < 1 or keep_best < 0:
             raise InputError(
                 "keep_newest must be at least 1 and keep_best at least 0, "
@@ -97,13 +99,12 @@ class Checkpoints:
         self._directory = epath.Path(directory).expanduser().resolve()
         self._keep_newest, self._keep_best = keep_newest, keep_best
         self._writable = writable
-        self._say = say
-        self._primary, self._agree = primary, agree
-        if writable and primary:
+        self._log = log
+        if writable and parallel.is_primary():
             self._directory.mkdir(parents=True, exist_ok=True)
-            for path in self._directory.iterdir():
-                if _TEMPORARY in path.name or path.name == _REMOVING:
-                    path.rmtree()
+            for name in manifests.names(self._directory):
+                if _TEMPORARY in name or name == _REMOVING:
+                    (self._directory / name).rmtree()
         package = str(epath.resource_path("orbax.checkpoint"))
         self._quiet = lambda record: not record.pathname.startswith(package)
         logging.getLogger("absl").addFilter(self._quiet)
@@ -132,25 +133,25 @@ class Checkpoints:
         Args:
           step: Later than all that are there.
           items: Trees of arrays (typed random keys too) by name; a name is not "metadata".
-          metadata: Whatever else is worth keeping; written as JSON.
-          metric: What "best" goes by, lower is better; None or NaN if it was not measured.
+          metadata: Anything else worth keeping; written as JSON.
+          metric: The measure of "best", lower is better; None or NaN if it was not measured.
 
         Raises:
           InputError: A checkpoint of this step or of a later one is there.
           ValueError: The checkpoints are read only, or an item is called "metadata".
           TypeError: A leaf is not an array, or the metadata are not JSON.
-          Exception: Whatever ended the save before this one.
+          Exception: The error of the save before this one.
         """
         if not self._writable:
             raise ValueError(f"the checkpoints in {self._directory} were opened read only")
         if _METADATA in items:
             raise ValueError(f"an item cannot be called {_METADATA!r}")
         self.wait()
-        # Written later than this returns, so a copy; and what is no JSON is refused here and now.
+        # A copy, as it is written after this returns; and what is not JSON is refused now.
         metadata = json.loads(json.dumps(metadata))
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
-        contents = {name: manifests.leaves(name, tree) for name, tree in items.items()}
-        if self._primary:
+        leaves = {name: manifests.leaves(name, tree) for name, tree in items.items()}
+        if parallel.is_primary():
             self._make_room(step)
         # orbax refuses a tree without leaves; the manifest remembers that there was one.
         full = {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
@@ -159,39 +160,46 @@ class Checkpoints:
             self._folder(step),
             args=ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)}),
         )
-        self._pending = self._worker.submit(self._finish, Manifest(step, metric, contents))
+        self._pending = self._worker.submit(self._finish, step, metric, leaves)
 
     def restore(
-        self, which: int | Literal["newest", "best"], templates: Mapping[str, PyTree]
+        self,
+        which: int | Literal["newest", "best"],
+        templates: Mapping[str, PyTree],
+        *,
+        begin_anew: bool = False,
     ) -> Checkpoint | None:
         """Verifies a checkpoint and restores it, the next good one if it is damaged.
 
-        A damaged or unfinished one is set aside (skipped if read only), and said so, unless it was
-        asked for by its step.
+        A damaged or unfinished one is set aside (skipped if read only) with a line in the log,
+        unless it was asked for by its step. An error of reading moves nothing.
 
         Args:
           which: The step; "newest"; or "best", the lowest metric and of equals the newest.
           templates: For each item wanted, its tree with `jax.ShapeDtypeStruct` leaves. A leaf with
             a sharding is restored onto its devices, whatever they were when it was saved; one
             without becomes a numpy array, a typed random key one on the default device.
+          begin_anew: Whether to set all aside where one was finished and none good is left.
 
         Returns:
           The checkpoint; None if there is no good one (for "best": none that has a metric).
 
         Raises:
-          InputError: The step asked for is missing or damaged (says which there are), an item is
-            unknown, or a template differs from what was saved (names the first leaf that does).
-          Exception: Whatever ended the last save.
+          InputError: The step asked for is missing or damaged; "newest", writable, when one was
+            finished and none good is left; an item is unknown; a template differs from what was
+            saved (names the first leaf that does).
+          OSError: A file cannot be read; nothing was moved.
+          Exception: The error of the last save.
         """
         self.wait()
         step = _NONE
-        if self._primary:
+        if parallel.is_primary():
             try:
-                step = self._choose(which)
+                step = self._choose(which, begin_anew)
             except Exception:
-                self._agree(_REFUSED)
+                parallel.agree(_REFUSED)
                 raise
-        step = self._agree(step)
+        step = parallel.agree(step)
         if step == _REFUSED:
             raise InputError(f"checkpoint {which!r} was refused; the primary process says why")
         if step == _NONE:
@@ -199,25 +207,40 @@ class Checkpoints:
         try:
             return self._load(step, templates)
         except Exception as error:
-            if self._is_complete(step):
+            if self._is_finished(self._folder(step)):
                 raise
             raise InputError(
                 f"checkpoint {step} was deleted while it was being read; try again"
             ) from error
 
     def steps(self) -> list[int]:
-        """Returns the steps of the checkpoints that were finished, ascending."""
-        return [step for step in manifests.steps(self._directory) if self._is_complete(step)]
+        """Returns the steps of the checkpoints that were finished, ascending.
 
-    def wait(self) -> None:
-        """Waits for the save that is going on, and raises what went wrong with it."""
+        Raises:
+          OSError: A folder cannot be read.
+        """
+        steps = manifests.steps(self._directory)
+        return [step for step in steps if self._is_finished(self._folder(step))]
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits for the save under way and raises its error.
+
+        Args:
+          timeout: Seconds; by default as long as it takes.
+
+        Raises:
+          TimeoutError: It is still under way.
+          Exception: The error of the save.
+        """
         if self._pending is not None:
-            futures.wait([self._pending])  # if interrupted here, `close` waits again
+            # If interrupted here, `close` waits again.
+            if futures.wait([self._pending], timeout).not_done:
+                raise TimeoutError(f"a checkpoint is still being saved after {timeout} s")
             pending, self._pending = self._pending, None
             pending.result()
 
     def close(self) -> None:
-        """Waits like `wait`, then lets go of threads and log filter."""
+        """Waits like `wait`, then ends the threads and removes the log filter."""
         try:
             self.wait()
         finally:
@@ -228,37 +251,43 @@ class Checkpoints:
     def _folder(self, step: int) -> epath.Path:
         return self._directory / str(step)
 
-    def _is_complete(self, step: int) -> bool:
-        return (self._folder(step) / manifests.FILENAME).exists()
+    def _is_finished(self, folder: epath.Path) -> bool:
+        return manifests.FILENAME in manifests.names(folder)
 
     def _make_room(self, step: int) -> None:
-        complete = self.steps()
-        if complete and step <= complete[-1]:
+        finished = self.steps()
+        if finished and step <= finished[-1]:
             raise InputError(
-                f"step {step} cannot be saved: {self._directory} has checkpoint {complete[-1]}"
+                f"step {step} cannot be saved: {self._directory} has checkpoint {finished[-1]}"
             )
         if self._folder(step).exists():
-            self._report({step: "is unfinished (it has no manifest)"}, "it is saved anew")
+            self._set_aside({step: "is unfinished (it has no manifest)"}, "it is saved again")
 
-    def _finish(self, manifest: Manifest) -> None:
+    def _finish(
+        self, step: int, metric: float | None, leaves: Mapping[str, Mapping[str, str]]
+    ) -> None:
         self._checkpointer.wait_until_finished()
-        if not self._primary:
+        if not parallel.is_primary():
             return
-        manifests.write(self._folder(manifest.step), manifest)
-        # One that is damaged neither counts nor goes: it is set aside when a run is restored.
-        complete, _ = manifests.survey(self._directory)
-        kept = [*complete[-self._keep_newest :], *manifests.best_first(complete)[: self._keep_best]]
-        for old in complete:
-            if old not in kept:
+        manifests.write(self._folder(step), step, metric, leaves)
+        write_atomically(self._directory / _NEWEST, f"{json.dumps({'step': step})}\n".encode())
+        # A damaged one neither counts nor goes: it is set aside when a run is restored.
+        try:
+            finished, _ = manifests.survey(self._directory)
+        except OSError:
+            return  # none goes before all can be read
+        best = manifests.best_first(finished)[: self._keep_best]
+        for old in finished[: -self._keep_newest]:
+            if old not in best:
                 self._move(old.step, _REMOVING)
                 (self._directory / _REMOVING).rmtree()
 
-    def _choose(self, which: int | Literal["newest", "best"]) -> int:
+    def _choose(self, which: int | Literal["newest", "best"], begin_anew: bool) -> int:
         if isinstance(which, int):
-            return self._asked_for(which)
-        complete, flaws = manifests.survey(self._directory)
+            return self._verified(which)
+        finished, flaws = manifests.survey(self._directory)
         chosen, outcome = _NONE, "there is no good one"
-        for manifest in manifests.best_first(complete) if which == "best" else reversed(complete):
+        for manifest in manifests.best_first(finished) if which == "best" else reversed(finished):
             try:
                 manifests.verify(self._folder(manifest.step), manifest.step)
             except Flaw as flaw:
@@ -266,12 +295,15 @@ class Checkpoints:
             else:
                 chosen, outcome = manifest.step, f"checkpoint {manifest.step} is used"
                 break
-        # What is gone by now was deleted by the run that this one reads beside.
-        if flaws := {step: flaws[step] for step in flaws if self._folder(step).exists()}:
-            self._report(flaws, outcome)
+        # One that is gone by now was deleted by the run that this one reads beside.
+        flaws = {step: flaws[step] for step in flaws if self._folder(step).exists()}
+        if self._writable and which == "newest" and chosen == _NONE and not begin_anew:
+            self._refuse_to_begin(flaws)
+        if flaws:
+            self._set_aside(flaws, outcome)
         return chosen
 
-    def _asked_for(self, step: int) -> int:
+    def _verified(self, step: int) -> int:
         folder = self._folder(step)
         try:
             manifests.verify(folder, step)
@@ -281,21 +313,39 @@ class Checkpoints:
             raise InputError(f"{wrong} in {self._directory}; there is {others or 'none'}") from flaw
         return step
 
-    def _report(self, flaws: Mapping[int, str], outcome: str) -> None:
-        """Moves flawed checkpoints out of the way, if that is allowed, and says so in one line."""
+    def _refuse_to_begin(self, flaws: Mapping[int, str]) -> None:
+        """Refuses to begin where a checkpoint was finished, although none good is left.
+
+        A run that was killed before its first checkpoint was finished begins without asking.
+        """
+        aside = self._directory / _SET_ASIDE
+        folders = [*map(self._folder, flaws), *(aside / name for name in manifests.names(aside))]
+        proofs = [folder for folder in folders if self._is_finished(folder)]
+        if _NEWEST in manifests.names(self._directory):
+            proofs.append(self._directory / _NEWEST)
+        if proofs:
+            lines = [f"checkpoint {step} {flaw}" for step, flaw in sorted(flaws.items())]
+            raise InputError(
+                f"no good checkpoint is left in {self._directory}, and {proofs[0]} shows that one "
+                f"was finished{''.join(f'; {line}' for line in lines)}; put a good one back, or "
+                "give --begin_anew to train from the first step"
+            )
+
+    def _set_aside(self, flaws: Mapping[int, str], outcome: str) -> None:
+        """Moves flawed checkpoints out of the way, if that is allowed, and logs it in one line."""
         line = []
         for step, flaw in sorted(flaws.items(), reverse=True):
             done = f"set aside as {self._move(step, _SET_ASIDE)}" if self._writable else "skipped"
             line.append(f"checkpoint {step} {flaw}: {done}")
-        self._say("; ".join([*line, outcome]))
+        self._log("; ".join([*line, outcome]))
 
-    def _move(self, step: int, room: str) -> epath.Path:
-        parent = self._directory / room
+    def _move(self, step: int, target: str) -> epath.Path:
+        parent = self._directory / target
         parent.mkdir(exist_ok=True)
-        targets = (parent / f"{step}-{n}" for n in itertools.count(1))
-        target = next(target for target in targets if not target.exists())
-        self._folder(step).rename(target)
-        return target
+        paths = (parent / f"{step}-{n}" for n in itertools.count(1))
+        path = next(path for path in paths if not path.exists())
+        self._folder(step).rename(path)
+        return path
 
     def _load(self, step: int, templates: Mapping[str, PyTree]) -> Checkpoint:
         folder = self._folder(step)
@@ -311,7 +361,7 @@ class Checkpoints:
             folder, args=ocp.args.Composite(**args, **{_METADATA: ocp.args.JsonRestore()})
         )
         items = {name: restored[name] if name in args else templates[name] for name in templates}
-        # Once more: jax holds 64-bit types as 32 bits unless told otherwise.
+        # Once more: jax holds 64-bit types as 32 bits by default.
         for name, tree in items.items():
             manifests.refuse_difference(step, saved[name], manifests.leaves(name, tree))
         return Checkpoint(step, items, restored[_METADATA])

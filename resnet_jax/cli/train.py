@@ -20,6 +20,12 @@ def main(arguments: Sequence[str]) -> None:
     workdir = command.add(
         flags.DEFINE_string, "workdir", None, "Where the run keeps everything.", required=True
     )
+    begin_anew = command.add(
+        flags.DEFINE_bool,
+        "begin_anew",
+        False,
+        "Begin at the first step where all checkpoints of the workdir are damaged.",
+    )
     config = command.define_config("digits.py")
     command.parse()
-    training.train(config.value, workdir.value)
+    training.train(config.value, workdir.value, begin_anew=begin_anew.value)

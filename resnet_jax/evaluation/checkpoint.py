@@ -11,7 +11,6 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
-from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints, Layout, read_config
 from resnet_jax.data import ImageSet, Source, Statistics, statistics_template
 from resnet_jax.errors import InputError
@@ -64,12 +63,7 @@ def restore(workdir: epath.PathLike, which: Which = "newest") -> Trained:
       InputError: There is no such run or checkpoint, or it is damaged.
     """
     config = configs.complete(read_config(workdir))
-    with Checkpoints(
-        Layout(workdir).checkpoints,
-        writable=False,
-        primary=parallel.is_primary(),
-        agree=parallel.agree,
-    ) as checkpoints:
+    with Checkpoints(Layout(workdir).checkpoints, writable=False) as checkpoints:
         found = checkpoints.restore(which, {})
         if found is None:
             raise InputError(f"{workdir} has no complete checkpoint; train.py writes the first one")

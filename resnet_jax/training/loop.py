@@ -34,12 +34,14 @@ class DivergedError(RuntimeError):
     exit_status = 1
 
 
-def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
+def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = False) -> TrainState:
     """Trains a network, or goes on where the run in `workdir` was left.
 
     Args:
       config: The run's config, see `resnet_jax.config.base_config`.
       workdir: Where the run keeps its config, checkpoints, logs and report.
+      begin_anew: Whether to begin at the first step where checkpoints were finished in the workdir
+        and none good is left; otherwise this is refused.
 
     Returns:
       The state after the last step.
@@ -76,12 +78,10 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
                     layout.checkpoints,
                     keep_newest=config.keep_newest,
                     keep_best=config.keep_best,
-                    primary=primary,
-                    agree=parallel.agree,
                 )
             )
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
-        state, statistics = _start(run, checkpoints, beginning)
+        state, statistics = _start(run, checkpoints, beginning, begin_anew)
         endings = stack.enter_context(
             Endings(parallel.board(), steps_ahead=_STEPS_AHEAD, last=config.total_steps)
         )
@@ -100,10 +100,13 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> TrainState:
 
 
 def _start(
-    run: Run, checkpoints: Checkpoints, beginning: tuple[TrainState, Statistics] | None
+    run: Run,
+    checkpoints: Checkpoints,
+    beginning: tuple[TrainState, Statistics] | None,
+    begin_anew: bool,
 ) -> tuple[TrainState, Statistics]:
     """Returns where the run was left, or its beginning."""
-    saved = checkpoints.restore("newest", templates(run))
+    saved = checkpoints.restore("newest", templates(run), begin_anew=begin_anew)
     if saved is None:
         with parallel.together():
             state, statistics = beginning or run.begin()

@@ -7,7 +7,7 @@ from tests.checkpoints.trees import save_small
 
 
 @pytest.fixture
-def said() -> list[str]:
+def logged() -> list[str]:
     return []
 
 

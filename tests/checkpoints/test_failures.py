@@ -11,7 +11,7 @@ import pytest
 
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.checkpoints import manifest as manifests
-from tests.checkpoints.trees import SMALL, assert_same, small
+from tests.checkpoints.trees import SMALL, assert_same, small, steps
 
 KILLED = """
     import os, signal, sys
@@ -38,7 +38,7 @@ KILLED = """
         if where == "committed":
             manifest.write = kill
         if where == "manifest":  # its temporary file is there
-            kill_when("replace", lambda path: path.endswith("manifest.json.tmp"))
+            kill_when("replace", lambda path: path.endswith("manifest.json.partial"))
         if where == "deleting":
             kill_when("rmdir", lambda path: "removing" in str(path))
         saved.save(30, {"variables": {"w": jnp.full((4,), 30, jnp.float32)}}, {}, metric=None)
@@ -56,7 +56,7 @@ KILLED = """
         ("deleting", {"20", "30", "removing"}, 30),
     ],
 )
-def test_killed_with_sigkill(pair, where, left, good, said):
+def test_killed_with_sigkill(pair, where, left, good, logged):
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), where, str(pair)],
         capture_output=True,
@@ -66,31 +66,31 @@ def test_killed_with_sigkill(pair, where, left, good, said):
         check=False,
     )
     assert process.returncode == -signal.SIGKILL, process.stdout + process.stderr
-    assert {path.name for path in pair.iterdir()} == left
-    with Checkpoints(pair, keep_newest=1, keep_best=0, say=said.append) as checkpoints:
-        assert {path.name for path in pair.iterdir()} == left & {"10", "20", "30"}
+    assert {path.name for path in pair.iterdir()} - {"newest.json"} == left
+    with Checkpoints(pair, keep_newest=1, keep_best=0, log=logged.append) as checkpoints:
+        assert set(steps(pair)) == left & {"10", "20", "30"}
         checkpoint = checkpoints.restore("newest", SMALL)
         assert checkpoint is not None
         assert_same(checkpoint.items, small(good))
         if left >= {"30"} and good == 20:
-            assert said == [
+            assert logged == [
                 "checkpoint 30 is unfinished (it has no manifest): set aside as "
                 f"{pair}/set_aside/30-1; checkpoint 20 is used"
             ]
         else:
-            assert said == []
+            assert logged == []
         checkpoints.save(good + 10, small(good + 10), {}, metric=None)
         checkpoints.wait()
         assert checkpoints.steps() == [good + 10]
-    assert {path.name for path in pair.iterdir()} - {"set_aside"} == {str(good + 10)}
+    assert steps(pair) == [str(good + 10)]
 
 
 @pytest.mark.parametrize("surfaces_at", ["wait", "save", "restore", "close"])
-def test_a_failed_manifest_surfaces(pair, monkeypatch, surfaces_at, said):
+def test_a_failed_manifest_surfaces(pair, monkeypatch, surfaces_at, logged):
     def fail(*_):
         raise OSError("disk full")
 
-    checkpoints = Checkpoints(pair, say=said.append)
+    checkpoints = Checkpoints(pair, log=logged.append)
     surface = {
         "wait": checkpoints.wait,
         "save": lambda: checkpoints.save(40, small(40), {}, metric=None),
@@ -103,7 +103,7 @@ def test_a_failed_manifest_surfaces(pair, monkeypatch, surfaces_at, said):
         with pytest.raises(OSError, match="disk full"):
             surface()
     if surfaces_at != "close":
-        checkpoints.wait()  # said once
+        checkpoints.wait()  # raised once
         checkpoint = checkpoints.restore("newest", SMALL)
         assert checkpoint is not None
         assert checkpoint.step == 20

@@ -1,6 +1,5 @@
 """The manifest notices any change to a checkpoint's files, and to itself."""
 
-import json
 import os
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from resnet_jax.checkpoints import manifest as manifests
-from resnet_jax.checkpoints.manifest import Flaw, Manifest
+from resnet_jax.checkpoints.manifest import Flaw
 from resnet_jax.errors import InputError
 
-MANIFEST = Manifest(7, 2.5, {"variables": {"variables/w": "float32[3]"}})
+ITEMS = {"variables": {"variables/w": "float32[3]"}}
 
 
 @pytest.fixture
@@ -29,12 +28,11 @@ def folder(tmp_path: Path) -> epath.Path:
 
 
 def test_what_is_written_is_read_and_verified(folder):
-    manifests.write(folder, MANIFEST)
-    assert manifests.read(folder, 7) == MANIFEST
-    assert manifests.verify(folder, 7) == MANIFEST
-    written = json.loads((folder / "manifest.json").read_text())
-    assert (written["format"], written["step"]) == (1, 7)
-    assert written["files"] == {
+    manifests.write(folder, 7, 2.5, ITEMS)
+    manifest = manifests.read(folder, 7)
+    assert manifests.verify(folder, 7) == manifest
+    assert manifest[:3] == (7, 2.5, ITEMS)
+    assert manifest.files == {
         "d/deep/data": {
             "bytes": 256,
             "sha256": "40aff2e9d2d8922e47afd4648e6967497158785fbd1da870e7110266bf944880",
@@ -51,7 +49,7 @@ def test_what_is_written_is_read_and_verified(folder):
 
 
 def test_any_change_to_the_manifest_is_noticed(folder):
-    manifests.write(folder, MANIFEST)
+    manifests.write(folder, 7, 2.5, ITEMS)
     path = folder / "manifest.json"
     written = path.read_bytes()
     for at in range(len(written)):
@@ -81,11 +79,11 @@ def test_every_file_is_on_the_disk_before_the_manifest_is_in_place(folder, monke
 
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(os, "replace", record_replace)
-    manifests.write(folder, MANIFEST)
+    manifests.write(folder, 7, 2.5, ITEMS)
     before = events[: events.index("replace")]
-    names = ["d/deep/data", "d/empty", "text", "d/deep", "d", "manifest.json.tmp"]
+    names = ["d/deep/data", "d/empty", "text", "d/deep", "d", "manifest.json.partial"]
     assert {str(folder / name) for name in names} | {str(folder), str(folder.parent)} == set(before)
-    assert before[-1] == str(folder / "manifest.json.tmp")
+    assert before[-1] == str(folder / "manifest.json.partial")
     assert events[-1] == str(folder)
 
 
@@ -95,32 +93,15 @@ def test_a_failed_write_leaves_no_manifest(folder, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        manifests.write(folder, MANIFEST)
+        manifests.write(folder, 7, 2.5, ITEMS)
     with pytest.raises(Flaw, match=r"^is unfinished \(it has no manifest\)$"):
         manifests.read(folder, 7)
-
-
-def test_a_manifest_that_cannot_be_read_is_a_flaw(folder):
-    (folder / "manifest.json").mkdir()
-    with pytest.raises(Flaw, match=r"^is damaged \(its manifest cannot be read: "):
-        manifests.read(folder, 7)
-
-
-def test_a_file_that_cannot_be_read_is_a_flaw(folder, monkeypatch):
-    manifests.write(folder, MANIFEST)
-
-    def fail(*_):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(manifests, "fingerprint", fail)
-    with pytest.raises(Flaw, match=r"^is damaged \(it cannot be read: .*Input/output error\)$"):
-        manifests.verify(folder, 7)
 
 
 def test_another_format_is_refused_and_not_taken_for_damage(folder, monkeypatch):
     with monkeypatch.context() as later:
         later.setattr(manifests, "_FORMAT", 2)
-        manifests.write(folder, MANIFEST)
+        manifests.write(folder, 7, 2.5, ITEMS)
     with pytest.raises(InputError) as error:
         manifests.read(folder, 7)
     assert str(error.value) == (
@@ -130,12 +111,12 @@ def test_another_format_is_refused_and_not_taken_for_damage(folder, monkeypatch)
 
 
 def test_survey_tells_the_finished_from_the_flawed(folder):
-    manifests.write(folder, MANIFEST)
+    manifests.write(folder, 7, 2.5, ITEMS)
     for name in ("12", "007", "set_aside", "9.orbax-checkpoint-tmp", "-1"):
         (folder.parent / name).mkdir()
     assert manifests.steps(folder.parent) == [7, 12]
     assert manifests.survey(folder.parent) == (
-        [MANIFEST],
+        [manifests.read(folder, 7)],
         {12: "is unfinished (it has no manifest)"},
     )
     assert manifests.survey(folder / "nowhere") == ([], {})

@@ -1,10 +1,10 @@
 """What is saved comes back; which checkpoints are kept, and which is the best."""
 
 import functools
+import json
 import logging
 import os
 import threading
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,26 +23,27 @@ from tests.checkpoints.trees import (
     save_small,
     small,
     spread,
+    steps,
     template,
 )
 
 
-def test_round_trip_is_bit_exact(tmp_path, said):
+def test_round_trip_is_bit_exact(tmp_path, logged):
     items = make_items(7)
-    with Checkpoints(tmp_path / "new" / "checkpoints", say=said.append) as checkpoints:
+    with Checkpoints(tmp_path / "new" / "checkpoints", log=logged.append) as checkpoints:
         assert checkpoints.restore("newest", {}) is None
         assert checkpoints.steps() == []
         checkpoints.save(7, items, METADATA, metric=None)
         checkpoints.wait()
         assert checkpoints.steps() == [7]
     device = SingleDeviceSharding(jax.devices()[3])
-    with Checkpoints(tmp_path / "new" / "checkpoints", say=said.append) as checkpoints:
+    with Checkpoints(tmp_path / "new" / "checkpoints", log=logged.append) as checkpoints:
         checkpoint = checkpoints.restore("newest", template(items, device))
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.metadata) == (7, METADATA)
     assert_same(checkpoint.items, items)
     assert all(leaf.sharding == device for leaf in jax.tree.leaves(checkpoint.items))
-    assert said == []
+    assert logged == []
 
 
 def test_leaves_without_sharding_come_as_numpy_and_keys_as_keys(tmp_path):
@@ -159,18 +160,19 @@ def test_nothing_is_printed_or_logged(tmp_path, capfd, caplog):
     assert not logging.getLogger("absl").filters
 
 
-def test_keeps_the_newest_and_the_best(tmp_path, said):
+def test_keeps_the_newest_and_the_best(tmp_path, logged):
     metrics = {1: 3.0, 2: 0.5, 3: 2.0, 4: None, 5: 1.0, 6: None, 7: float("nan")}
     save_small(tmp_path, metrics, keep_newest=2, keep_best=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "5", "6", "7"]
-    with Checkpoints(tmp_path, say=said.append) as checkpoints:
+    assert steps(tmp_path) == ["2", "5", "6", "7"]
+    assert json.loads((tmp_path / "newest.json").read_text()) == {"step": 7}
+    with Checkpoints(tmp_path, log=logged.append) as checkpoints:
         assert checkpoints.steps() == [2, 5, 6, 7]
         best, newest = checkpoints.restore("best", SMALL), checkpoints.restore("newest", SMALL)
     assert best is not None
     assert newest is not None
     assert_same(best.items, small(2))
     assert_same(newest.items, small(7))
-    assert said == []
+    assert logged == []
 
 
 def test_the_best_of_equals_is_the_newest_and_without_metric_there_is_none(tmp_path):
@@ -188,11 +190,21 @@ def test_the_last_good_one_stays_until_the_next_has_its_manifest(tmp_path, monke
     seen = []
     write = manifests.write
 
-    def look_and_write(folder, manifest):
-        seen.append(sorted(path.name for path in Path(folder).parent.iterdir()))
-        write(folder, manifest)
+    def look_and_write(folder, *contents):
+        seen.append(steps(folder.parent))
+        write(folder, *contents)
 
     monkeypatch.setattr(manifests, "write", look_and_write)
     save_small(tmp_path, {1: None, 2: None, 3: None}, keep_newest=1, keep_best=0)
     assert seen == [["1"], ["1", "2"], ["2", "3"]]
-    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    assert steps(tmp_path) == ["3"]
+
+
+def test_waiting_has_an_end(tmp_path, stalled):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, small(1), {}, metric=None)
+        with pytest.raises(TimeoutError, match=r"still being saved after 0\.01 s"):
+            checkpoints.wait(0.01)
+        stalled.set()
+        checkpoints.wait(60)
+        assert checkpoints.steps() == [1]

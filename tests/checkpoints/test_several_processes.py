@@ -8,25 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.errors import InputError
-from tests.checkpoints.trees import SMALL, assert_same, flip, listing, small
+from tests.checkpoints.trees import SMALL, assert_same, flip, listing, small, steps
 
 
-def test_the_other_processes_take_the_step_of_the_primary_one(pair):
+def test_the_other_processes_take_the_step_of_the_primary_one(pair, monkeypatch):
     flip(pair / "20" / "_CHECKPOINT_METADATA", 0)
     told: list[int] = []
-    with Checkpoints(
-        pair, writable=False, say=lambda _: None, agree=lambda x: (told.append(x), x)[1]
-    ) as primary:
+    monkeypatch.setattr(parallel, "agree", lambda number: (told.append(number), number)[1])
+    with Checkpoints(pair, writable=False, log=lambda _: None) as primary:
         primary.restore("newest", SMALL)
-        with pytest.raises(InputError):
-            primary.restore(20, SMALL)
-        with pytest.raises(InputError):
-            primary.restore(15, SMALL)
+        for step in (20, 15):
+            with pytest.raises(InputError):
+                primary.restore(step, SMALL)
     assert told == [10, -2, -2]
     before = listing(pair)
-    with Checkpoints(pair, primary=False, agree=lambda _: told.pop(0)) as other:
+    monkeypatch.setattr(parallel, "agree", lambda _: told.pop(0))
+    monkeypatch.setattr(parallel, "is_primary", lambda: False)
+    with Checkpoints(pair) as other:
         checkpoint = other.restore("newest", SMALL)
         assert checkpoint is not None
         assert_same(checkpoint.items, small(10))
@@ -52,9 +53,6 @@ PROCESS = """
     mesh = Mesh(jax.devices(), ("rows",))
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("rows"))
 
-    def agree(number):
-        return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
     def make(step):
         host = {"w": np.arange(8.0, dtype=np.float32) * step, "s": np.float32(step)}
         put = lambda x, s: jax.make_array_from_callback(x.shape, s, lambda at: np.asarray(x)[at])
@@ -62,8 +60,8 @@ PROCESS = """
         return {"w": put(host["w"], whole), "split": put(host["w"], split),
                 "s": put(host["s"], whole), "key": key, "local": host["w"]}
 
-    with Checkpoints(folder, primary=index == 0, agree=agree, keep_newest=2, keep_best=0,
-                     say=lambda line: print(line, flush=True)) as checkpoints:
+    with Checkpoints(folder, keep_newest=2, keep_best=0,
+                     log=lambda line: print(line, flush=True)) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, {"v": make(step)}, {}, metric=None)
         checkpoints.wait()
@@ -108,4 +106,5 @@ def test_two_processes_save_and_restore_the_same(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     assert "checkpoint 3 is damaged (v/_METADATA has" in outputs[0]
     assert "checkpoint" not in outputs[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3", "set_aside"]
+    assert steps(tmp_path) == ["2", "3"]
+    assert [path.name for path in (tmp_path / "set_aside").iterdir()] == ["3-1"]

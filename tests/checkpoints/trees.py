@@ -76,6 +76,10 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
+def steps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+
+
 def small(step: int) -> dict[str, Any]:
     return {"variables": {"w": jnp.full((4,), step, jnp.float32)}}
 
