@@ -24,6 +24,8 @@ from resnet_jax.errors import InputError
 from resnet_jax.files import Fingerprint, fingerprint, make_durable, write_atomically
 
 FILENAME = "manifest.json"
+LATER_LEAVES: Mapping[str, np.ndarray | np.generic] = {"training/window/finite": np.True_}
+"""Leaves that checkpoints did not have from the beginning, and their values where they lack."""
 
 _FORMAT = 1
 _STEP = re.compile(r"0|[1-9][0-9]*")

@@ -19,11 +19,12 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
 from typing import Literal, NamedTuple, Self
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
@@ -350,21 +351,54 @@ class Checkpoints:
     def _load(self, step: int, templates: Mapping[str, PyTree]) -> Checkpoint:
         folder = self._folder(step)
         saved = manifests.read(folder, step).items
-        args = {}
+        expected, args = {}, {}
         for name, template in templates.items():
             if name not in saved:
                 raise unknown(f"item of checkpoint {step}", name, saved)
-            manifests.refuse_difference(step, saved[name], manifests.leaves(name, template))
+            here = manifests.leaves(name, template)
+            later = manifests.LATER_LEAVES.keys() & here.keys() - saved[name].keys()
+            expected[name] = dict(saved[name])
+            for leaf in later:
+                expected[name] |= manifests.leaves(leaf, manifests.LATER_LEAVES[leaf])
+            manifests.refuse_difference(step, expected[name], here)
             if jax.tree.leaves(template):
-                args[name] = _restore_args(template)
+                args[name] = _restore_args(_without(later, template, name))
         restored = self._checkpointer.restore(
             folder, args=ocp.args.Composite(**args, **{_METADATA: ocp.args.JsonRestore()})
         )
-        items = {name: restored[name] if name in args else templates[name] for name in templates}
-        # Once more: jax holds 64-bit types as 32 bits by default.
-        for name, tree in items.items():
-            manifests.refuse_difference(step, saved[name], manifests.leaves(name, tree))
+        items = {}
+        for name, template in templates.items():
+            items[name] = _filled(name, template, restored[name]) if name in args else template
+            # Once more: jax holds 64-bit types as 32 bits by default.
+            here = manifests.leaves(name, items[name])
+            manifests.refuse_difference(step, expected[name], here)
         return Checkpoint(step, items, restored[_METADATA])
+
+
+def _without(leaves: Collection[str], tree: PyTree, name: str) -> PyTree:
+    """Returns a tree of nested dictionaries without some leaves, by their names."""
+    if not leaves or not isinstance(tree, Mapping):
+        return tree
+    return {
+        key: _without(leaves, node, f"{name}/{key}")
+        for key, node in tree.items()
+        if f"{name}/{key}" not in leaves
+    }
+
+
+def _filled(item: str, template: PyTree, restored: PyTree) -> PyTree:
+    """Returns a restored tree as the template has it, with values for leaves that it lacks."""
+    wanted, structure = jax.tree_util.tree_flatten_with_path(template)
+    leaves = {
+        manifests.leaf_name(item, path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
+    }
+    for path, leaf in wanted:
+        name = manifests.leaf_name(item, path)
+        if name not in leaves:
+            value = np.asarray(manifests.LATER_LEAVES[name])
+            leaves[name] = jax.device_put(value, leaf.sharding) if leaf.sharding else value
+    return structure.unflatten([leaves[manifests.leaf_name(item, path)] for path, _ in wanted])
 
 
 def _is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
