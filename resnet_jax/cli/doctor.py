@@ -1,4 +1,4 @@
-"""Says what limits a run: `doctor --config configs/NAME.py`.
+"""Measures a run and names the part that limits it: `doctor --config configs/NAME.py`.
 
 It measures reading, decoding, the transfer to the devices and the step, each on its own, and all of
 them together. Nothing is written, and the network learns nothing. Exit status: 0 done, 2 wrong
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from resnet_jax.cli.frame import Flags
-from resnet_jax.doctor import Subject, case_of, examine, screen
+from resnet_jax.doctor import Subject, measure, report
 from resnet_jax.errors import InputError
 from resnet_jax.parallel import is_primary
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures what the arguments say."""
+    """Measures the run and prints the report."""
     command = Flags(__doc__, arguments)
     config = command.define_config()
     seconds = command.add(
@@ -35,13 +35,13 @@ def main(arguments: Sequence[str]) -> None:
     say = _say if is_primary() else lambda line: None
     say("loading")
     subject = Subject.from_config(config.value)
-    findings = examine(subject, seconds=seconds.value, say=say)
+    findings = measure(subject, seconds=seconds.value, say=say)
     say("")
     if is_primary():
-        print(screen(case_of(subject), findings))
+        print(report(subject.case, findings))
 
 
 def _say(line: str) -> None:
-    """Shows what is going on, on a terminal, in one line that the next one replaces."""
+    """Prints a line to a terminal, which the next one replaces."""
     if sys.stderr.isatty():
         print(f"\r{line:40}\r", end="", file=sys.stderr, flush=True)

@@ -1,36 +1,28 @@
-"""The program from the outside."""
+"""The command `doctor`."""
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
+from tests.commands import run_command
 from tests.tiny import tiny_flags
 
-ROOT = pathlib.Path(__file__).parents[2]
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-def doctor(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "resnet_jax", "doctor", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)},
-        check=False,
+@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
+def test_names_the_limit_and_writes_nothing(tmp_path, capsys, parallel):
+    ended = run_command(
+        capsys, "doctor", *tiny_flags(total_steps=3, parallel=parallel), "--seconds=0.3"
     )
-
-
-def test_says_what_limits_and_writes_nothing(tmp_path):
-    ended = doctor(*tiny_flags(total_steps=3), "--seconds=1", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ""
-    lines = ended.stdout.splitlines()
+    assert ended.status == 0, ended.err
+    assert ended.err == ""
+    lines = ended.out.splitlines()
     assert lines[0] == "cifar_resnet8 on 1,437 images of digits, train"
-    assert lines[1].startswith("2 x cpu (pmap); ")
+    assert lines[1].startswith(f"8 x cpu ({parallel}); ")
     assert re.search(r"Python 3\.\d+\.\d+, jax \d+\.\d+", lines[2])
     parts = [line.split()[0] for line in lines[5:] if line[:1].islower()]
     assert parts == ["reading", "decoding", "batches", "transfer", "step", "together"]
@@ -40,23 +32,30 @@ def test_says_what_limits_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_help(capsys):
+    ended = run_command(capsys, "doctor", "--help")
+    assert ended.status == 0
+    assert ended.out.startswith("Measures a run and names the part that limits it")
+    assert "--seconds" in ended.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "--config is not given; it is a file of configs/"),
         (tiny_flags(**{"model.name": "resnet5"}), "did you mean resnet50"),
         (tiny_flags(**{"data.source": "folder"}), "data.path is not set"),
-        (tiny_flags(batch_size=7), "does not divide over 2 devices"),
+        (tiny_flags(batch_size=7), "does not divide over 8 devices"),
         ([*tiny_flags(), "--seconds=0"], "0.1"),
         ([*tiny_flags(), "--seconds=nan"], "--seconds is nan; it has to be a number"),
         ([*tiny_flags(), "--workdir=w"], "workdir"),
     ],
 )
-def test_wrong_input_gets_one_sentence(tmp_path, arguments, message):
-    ended = doctor(*arguments, cwd=tmp_path)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.startswith("resnet_jax doctor: ")
-    assert message in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert ended.stdout == ""
+def test_wrong_input_gets_one_sentence(tmp_path, capsys, arguments, message):
+    ended = run_command(capsys, "doctor", *arguments)
+    assert ended.status == 2, ended.err
+    assert ended.err.startswith("resnet_jax doctor: ")
+    assert message in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert ended.out == ""
     assert not list(tmp_path.iterdir())

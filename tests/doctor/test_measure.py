@@ -1,12 +1,15 @@
 """Runs of which one part was made slow."""
 
 import dataclasses
+import itertools
+import sys
 import time
 
 import pytest
 
 from resnet_jax.data import DecodedImages
-from resnet_jax.doctor import Subject, case_of, examine, screen, verdict
+from resnet_jax.doctor import Subject, find_limit, measure, report
+from resnet_jax.doctor.measure import seconds_each
 from resnet_jax.errors import InputError
 from resnet_jax.training.run import Run
 from tests.data.pictures import write_folder
@@ -109,40 +112,39 @@ def slow_steps(subject):
 )
 def test_names_the_part_that_was_made_slow(config, change, limit):
     subject = change(Subject.from_config(config))
-    said = []
-    findings = examine(subject, seconds=1.0, say=said.append)
-    case = case_of(subject)
-    assert verdict(case, findings).limit == limit
+    parts = []
+    findings = measure(subject, seconds=1.0, say=parts.append)
+    assert find_limit(subject.case, findings) == limit
     slow = {
-        "reading": findings.reading.images_per_second,
+        "reading": findings.reading,
         "decoding": findings.decoding[2],
-        "step": findings.step.images_per_second,
+        "step": findings.step,
     }
+    # No part is faster than it was made, and none faster with the others than alone.
     threads = 2 if limit == "reading" else 1
-    assert slow.pop(limit) < 1.1 * threads / SLOW
-    assert min(slow.values()) > 2 / SLOW
-    # No part can be faster together with the others than alone.
+    assert slow[limit] < 1.1 * threads / SLOW
     assert findings.together < 1.2 * threads / SLOW
-    assert said[0] == "reading"
-    assert said[-1] == "together"
-    assert f"{limit.capitalize()} limits" in screen(case, findings).replace("The step", "Step")
+    assert parts[0] == "reading"
+    assert parts[-1] == "together"
+    text = report(subject.case, findings).replace("The step", "Step")
+    assert f"{limit.capitalize()} limits" in text
 
 
-def test_images_in_memory_and_what_a_case_says_of_them():
+def test_images_in_memory():
     subject = Subject.from_config(tiny_config(total_steps=2))  # fewer than are measured
-    findings = examine(subject, seconds=0.5)
-    case = case_of(subject)
+    findings = measure(subject, seconds=0.5)
+    case = subject.case
     assert (case.examples, case.batch_size, case.image_shape) == (1437, 16, (8, 8, 1))
     assert case.in_memory
     assert not case.crops
     assert case.shares_cores
     assert case.title == "cifar_resnet8 on 1,437 images of digits, train"
-    assert findings.bytes_per_image == 8 * 8 + 4 + 2 * 4  # pixels, label, place of the crop
-    assert findings.reading.bytes_per_image == 64
+    assert findings.sent_bytes == 8 * 8 + 4 + 2 * 4  # pixels, label, place of the crop
+    assert findings.encoded_bytes == 64
     assert 1 in findings.decoding
     assert case.workers in findings.decoding
-    assert findings.step.bytes_per_device is None or findings.step.bytes_per_device > 3000
-    assert verdict(case, findings).limit in ("batches", "transfer", "step")
+    assert findings.step_bytes is None or findings.step_bytes > 3000
+    assert find_limit(case, findings) in ("batches", "transfer", "step")
 
 
 def test_reading_is_of_new_examples(config):
@@ -154,19 +156,19 @@ def test_reading_is_of_new_examples(config):
             read.append(index)
             return self._source[index]
 
-    examine(dataclasses.replace(subject, source=Noted(subject.source)), seconds=0.01)
-    # One batch that does not count and three that do, all of them of other images.
-    assert len(read) >= 4 * 8
-    assert len(set(read[: 4 * 8])) == 4 * 8
+    measure(dataclasses.replace(subject, source=Noted(subject.source)), seconds=0.01)
+    # Two batches that do not count and one that does, all of them of other images.
+    assert len(read) >= 3 * 8
+    assert len(set(read[: 3 * 8])) == 3 * 8
 
 
 def test_a_case_knows_where_the_data_are(config):
     subject = Subject.from_config(config)
-    case = case_of(subject)
+    case = subject.case
     assert case.data_flags == f"--source folder --path {config.data.path}"
     assert (case.prepared, case.remote, case.crops) == (False, False, True)
     assert case.shorter_side == round(480 * 8 / 224)
-    assert case.host_memory is None or case.host_memory > 10**8
+    assert case.host_memory > 10**8
 
 
 def test_several_processes_are_measured_under_shard_map(config):
@@ -179,4 +181,46 @@ def test_several_processes_are_measured_under_shard_map(config):
         subject, run=dataclasses.replace(subject.run, replicas=OneOfTwo())
     )
     with pytest.raises(InputError, match=r"add --config\.parallel=shard_map$"):
-        examine(subject, seconds=1.0)
+        measure(subject, seconds=1.0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only `sleep` moves."""
+
+    class Clock:
+        now = 100.0
+
+        def perf_counter(self):
+            return self.now
+
+        def sleep(self, seconds):
+            self.now += seconds
+
+    clock = Clock()
+    monkeypatch.setattr(sys.modules["resnet_jax.doctor.measure"], "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"), [(0.125, 8), (0.4, 3), (1.1, 1), (1e-6, 1000), (0.0, 1000)]
+)
+def test_how_many_items_are_timed(clock, seconds, count):
+    times = itertools.chain([50.0, 7.0], itertools.repeat(seconds))
+    taken = (clock.sleep(each) for each in times)
+    assert seconds_each(taken, limit=1.0) == pytest.approx(seconds)
+    assert clock.now == pytest.approx(157 + count * seconds)
+
+
+def test_the_mean_of_items_that_come_in_bursts(clock):
+    made = []
+
+    def items():
+        for number in itertools.count():
+            if number % 2 == 0:
+                clock.sleep(0.5)  # for two
+            made.append(number)
+            yield number
+
+    assert seconds_each(items(), limit=2.0) == pytest.approx(0.25)
+    assert len(made) == 2 + 4

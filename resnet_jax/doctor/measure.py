@@ -1,0 +1,292 @@
+"""Measures the parts of a run, one after the other."""
+
+import collections
+import dataclasses
+import itertools
+import math
+import os
+import platform
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+import flax
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int64, PyTree
+from ml_collections import ConfigDict
+
+from resnet_jax import config as configs
+from resnet_jax import parallel
+from resnet_jax.data import (
+    BadRecords,
+    DecodedImages,
+    Draws,
+    Example,
+    ImageSet,
+    Order,
+    ScaleJitter,
+    Source,
+    Statistics,
+    load_source,
+    prefetch,
+)
+from resnet_jax.data.workers import cores, worker_count
+from resnet_jax.doctor.findings import Case, Findings
+from resnet_jax.errors import InputError
+from resnet_jax.files import is_local
+from resnet_jax.training.run import Run
+
+_STEPS_AHEAD = 2  # as in training
+_MOST_HELD = 256  # examples that are decoded again and again
+_LEAST_TIMED, _MOST_TIMED = 3, 1000
+_ENDLESS = 10**9  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A run and the parts of it that are measured.
+
+    Attributes:
+      run: The run.
+      source: Its training examples, encoded.
+      decoder: Function from a source and a number of threads to the images that they decode.
+    """
+
+    run: Run
+    source: Source
+    decoder: Callable[[Source, int], ImageSet]
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Subject":
+        """Makes the parts of a run.
+
+        Raises:
+          InputError: The config contradicts itself or the data, or asks for something missing.
+        """
+        data = config.data
+
+        def decoder(source: Source, threads: int) -> ImageSet:
+            return DecodedImages(
+                source,
+                data.image_size,
+                resize=data.eval_resize,
+                interpolation=data.interpolation,
+                workers=threads,
+                bad_records=BadRecords(data.train_split, data.max_bad_share),
+            )
+
+        run = Run.from_config(config)
+        source = load_source(data.source, data.train_split, name=data.name, path=data.path)
+        return cls(run, source, decoder)
+
+    @property
+    def case(self) -> Case:
+        """Properties of the run that matter for its speed."""
+        run, config, data = self.run, self.run.config, self.run.config.data
+        versions = {"Python": platform.python_version()} | {
+            module.__name__: module.__version__ for module in (jax, flax, np)
+        }
+        flags = {"source": data.source, "path": data.path}
+        if data.source == "tfds":
+            flags["name"] = data.name
+        return Case(
+            title=f"{config.model.name} on {len(run.train_images):,} images of "
+            f"{configs.data_name(config)}, {data.train_split}",
+            machine=f"{run.replicas}; {cores()} cores",
+            versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+            examples=len(run.train_images),
+            batch_size=config.batch_size,
+            image_shape=run.train_images.image_shape,
+            dtype=config.dtype,
+            in_memory=data.in_memory,
+            crops=run.augmentation.crop is not None,
+            prepared=data.source == "tfds",
+            data_flags=" ".join(f"--{k} {shlex.quote(v)}" for k, v in flags.items() if v),
+            shorter_side=_shorter_side(run),
+            remote=data.path is not None and not is_local(data.path),
+            workers=worker_count(data.workers),
+            prefetch=config.prefetch,
+            shares_cores=jax.default_backend() == "cpu",
+            host_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        )
+
+
+def measure(
+    subject: Subject, *, seconds: float, say: Callable[[str], None] = lambda line: None
+) -> Findings:
+    """Measures each part of a run on its own, then all of them together.
+
+    Examples are read anew each time, as in training, as long as the data suffice: read again, they
+    would come from the memory of this machine.
+
+    Args:
+      subject: The run.
+      seconds: About how long it takes, without compiling; longer if a step takes seconds.
+      say: Called with the name of the part that is measured next.
+
+    Raises:
+      InputError: An example cannot be read, or this is one of several processes under `jax.pmap`.
+    """
+    run, config = subject.run, subject.run.config
+    share = seconds / 5
+    rows = run.replicas.rows(config.batch_size)
+    if config.parallel == "pmap" and rows != slice(0, config.batch_size):
+        # There, a step that was compiled ahead of time wants the rows of all processes.
+        raise InputError(
+            "in several processes the step is measured as jax.shard_map maps it; add "
+            "--config.parallel=shard_map"
+        )
+    order = Order(len(run.train_images), config.batch_size, config.seed)
+    # Each part reads a quarter of its own.
+    quarter = max(1, len(run.train_images) // config.batch_size // 4)
+    # This process reads and decodes these rows; the others do as much at the same time.
+    of_all = config.batch_size / (rows.stop - rows.start)
+    workers = worker_count(config.data.workers)
+
+    say("reading")
+    sizes, waits = [], []
+
+    def read(index: int) -> None:
+        start = time.perf_counter()
+        image = subject.source[index].image
+        waits.append(time.perf_counter() - start)
+        sizes.append(len(image) if isinstance(image, bytes) else image.nbytes)
+
+    with ThreadPoolExecutor(workers) as pool:
+        batches_of_indices = (order.indices(step)[rows].tolist() for step in itertools.count())
+        read_batches = (list(pool.map(read, indices)) for indices in batches_of_indices)
+        reading = config.batch_size / seconds_each(read_batches, share / 2)
+
+    held = _Held(subject.source, order.indices(quarter)[rows][:_MOST_HELD])
+    most = max(workers, cores())
+    counts = sorted({workers, most, *(2**n for n in range(most.bit_length()))})
+    decoding = {}
+    for count in counts:
+        say(f"decoding in {count} thread{'s' if count > 1 else ''}")
+        images = subject.decoder(held, count)
+        draws = (
+            Draws(config.seed, step, len(held), slice(0, len(held))) for step in itertools.count()
+        )
+        decoded = (images.read(np.arange(len(held)), run.augmentation.crops(d)) for d in draws)
+        decoding[count] = of_all * len(held) / seconds_each(decoded, share / len(counts))
+
+    say("batches")
+    batches = run.batches(2 * quarter, _ENDLESS)
+    batch_rate = config.batch_size / seconds_each(batches, share)
+    batch = next(batches)
+
+    say("transfer")
+    sent = (jax.block_until_ready(run.replicas.shard(batch)) for _ in itertools.count())
+    transfer = config.batch_size / seconds_each(sent, share / 4)
+
+    say("compiling")
+    sharded = run.replicas.shard(batch)
+    training = _Training(run, sharded)
+    say("steps")
+    step = config.batch_size / seconds_each(training.losses(itertools.repeat(sharded)), share)
+
+    say("together")
+    fresh = map(run.replicas.shard, run.batches(3 * quarter, _ENDLESS))
+    with prefetch(fresh, config.prefetch) as ahead:
+        together = config.batch_size / seconds_each(training.losses(ahead), share)
+
+    device = jax.local_devices()[0].memory_stats() or {}
+    return Findings(
+        reading=reading,
+        encoded_bytes=statistics.mean(sizes),
+        read_seconds=statistics.median(waits),
+        decoding=decoding,
+        batches=batch_rate,
+        transfer=transfer,
+        sent_bytes=sum(array.nbytes for array in batch.values()) / len(batch["label"]),
+        step=step,
+        compile_seconds=training.compile_seconds,
+        step_bytes=training.bytes_per_device,
+        device_bytes=device.get("bytes_limit"),
+        together=together,
+    )
+
+
+def seconds_each(items: Iterator[object], limit: float) -> float:
+    """Returns the mean time between two items of an iterator, in seconds.
+
+    The mean, because what is made ahead of time comes in bursts. The first two items do not count,
+    and so not what is done once. All processes take equally many.
+
+    Args:
+      items: An iterator without end, which waits until each item is there.
+      limit: About how long it may take, in seconds. Three items are timed even if they take longer,
+        or one if that alone does.
+    """
+    next(items)
+    next(items)
+    start = time.perf_counter()
+    next(items)
+    first = time.perf_counter() - start
+    count = 1
+    if first <= limit:
+        count = min(max(math.ceil(limit / max(first, 1e-9)), _LEAST_TIMED), _MOST_TIMED)
+    count = parallel.agree(count)
+    for _ in range(count - 1):
+        next(items)
+    return (time.perf_counter() - start) / count
+
+
+class _Held:
+    """Examples in memory, which takes reading out of decoding; a source."""
+
+    def __init__(self, source: Source, indices: Int64[np.ndarray, "n"]) -> None:
+        self.class_names = source.class_names
+        self._examples = [source[int(index)] for index in indices]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self._examples[index]
+
+
+class _Training:
+    """The compiled step and the state that it changes."""
+
+    def __init__(self, run: Run, batch: PyTree[Array]) -> None:
+        # The values of the statistics do not matter, and measuring them may take minutes.
+        ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), run.statistics_template())
+        self._state = run.replicas.place(run.init_state())
+        step = cast(jax.stages.Wrapped, run.train_step(cast(Statistics, ones)))
+        start = time.perf_counter()
+        self._step = step.lower(self._state, batch).compile()
+        self.compile_seconds = time.perf_counter() - start
+        memory = self._step.memory_analysis()
+        self.bytes_per_device = memory and (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+            + memory.generated_code_size_in_bytes
+        )
+
+    def losses(self, batches: Iterable[PyTree[Array]]) -> Iterator[Float[Array, ""]]:
+        """Takes a step with each batch and yields its loss, the devices two steps behind."""
+        ahead = collections.deque()
+        for batch in batches:
+            self._state, metrics = self._step(self._state, batch)
+            ahead.append(metrics["loss"])
+            if len(ahead) > _STEPS_AHEAD:
+                yield ahead.popleft().block_until_ready()
+
+
+def _shorter_side(run: Run) -> int:
+    """Returns how many pixels of their shorter side images can be shrunk to."""
+    size = run.config.data.image_size
+    match run.augmentation.crop:
+        case ScaleJitter(longest=longest):
+            return longest
+        case None:
+            return run.config.data.eval_resize or size
+        case _:
+            return 2 * size  # crops of a quarter of the area and more are not enlarged
