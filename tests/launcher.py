@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import jax
@@ -60,21 +62,31 @@ class Trainer:
         return status
 
 
-class Launcher:
-    """Starts trainers of the tiny run.
+@functools.cache
+def _server() -> BaseContext:
+    """Starts a server that imports everything once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.fspath(_ROOT), prepend=os.pathsep)
+        forkserver.ensure_running()
+    return context
 
-    A server imports everything once and forks a process for each; they share what was compiled.
-    """
+
+def fork(function: Callable[..., None], *args: object) -> BaseProcess:
+    """Starts a process, with everything imported, that calls a function of a module."""
+    process = _server().Process(target=function, args=args, daemon=True)
+    process.start()
+    return process
+
+
+class Launcher:
+    """Starts trainers of the tiny run, which share what was compiled."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
         self._compiled = folder / "compiled"
         self._outputs = itertools.count(1)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg"])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", os.fspath(_ROOT), prepend=os.pathsep)
-            forkserver.ensure_running()
 
     def start(
         self,
@@ -92,10 +104,7 @@ class Launcher:
             "jax_compilation_cache_dir": os.fspath(self._compiled),
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
-        process = self._context.Process(
-            target=_train, args=(workdir, overrides, fault, settings, output), daemon=True
-        )
-        process.start()
+        process = fork(_train, workdir, overrides, fault, settings, output)
         assert process.pid is not None
         return Trainer(process.pid, lambda: process.exitcode, output)
 

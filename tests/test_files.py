@@ -4,29 +4,27 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from resnet_jax import InputError
 from resnet_jax.files import GrowingFile, is_local, resolve_path, write_atomically
+from tests.faults import Fault, die_before
+from tests.launcher import fork
 
-WRITE_AND_DIE = """
-import os, signal, sys
-from resnet_jax import files
-die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-setattr(os, sys.argv[2], die)
-files.write_atomically(sys.argv[1], b"new")
-"""
+
+def write_and_die(path, moment):
+    Fault(f"os:{moment}", "*", die_before).inject()
+    write_atomically(path, b"new")
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_killed_before_the_rename_the_old_content_stays(tmp_path, moment):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    died = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, path, moment], check=False)
-    assert died.returncode == -signal.SIGKILL
+    process = fork(write_and_die, path, moment)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     write_atomically(path, b"newer")
     assert path.read_bytes() == b"newer"

@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: its leaves, and the SHA-256 of each of its files; written last.
 
-Neither orbax nor the file system notices a byte that changed in the data of an array. The manifest
-does, and because it is the last file to be written, a folder without one was never finished.
+Neither orbax nor the file system notices a byte that changed in the data of an array; the manifest
+does. A folder without one was never finished.
 
 Damage is a file that is missing, was added, or was read and differs. An error of reading is not
 damage: it is tried again, as those of network file systems pass, and then refused.
@@ -15,18 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
-import jax
-import numpy as np
 from etils import epath
-from jaxtyping import PyTree
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import Fingerprint, fingerprint, make_durable, write_atomically
 
 FILENAME = "manifest.json"
-LATER_LEAVES: Mapping[str, np.ndarray | np.generic] = {"training/window/finite": np.True_}
-"""Leaves that checkpoints did not have from the beginning, and their values where they lack."""
-
 _FORMAT = 1
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _WAITS = (0.2, 1.0, 5.0)  # seconds before another try to read
@@ -45,8 +39,7 @@ class Manifest(NamedTuple):
     Attributes:
       step: The step after which the state was saved.
       metric: The measure of "best", lower is better; None if it was not measured.
-      items: For each named item, its leaves: path, the item's name first, to type and shape as in
-        "float32[3,3,64,64]".
+      items: For each named item, what `leaves.describe` returns.
       files: Size and hash of each file, by its path relative to the checkpoint.
     """
 
@@ -66,9 +59,9 @@ def write(
 
     Args:
       folder: A checkpoint to which nothing more is written.
-      step: See `Manifest`, as for the others.
+      step: See `Manifest`, as for the other two.
       metric: A finite number or None.
-      items: What `leaves` returns, by the item's name.
+      items: Their leaves by name.
 
     Raises:
       OSError: A file cannot be read, or the manifest not be written.
@@ -159,6 +152,15 @@ def names(folder: epath.Path) -> list[str]:
         return []
 
 
+def is_finished(folder: epath.Path) -> bool:
+    """Whether a checkpoint, damaged or not, has a manifest.
+
+    Raises:
+      OSError: The folder cannot be read.
+    """
+    return FILENAME in names(folder)
+
+
 def steps(directory: epath.Path) -> list[int]:
     """Returns the steps that have a folder in `directory`, finished or not, ascending.
 
@@ -191,48 +193,6 @@ def best_first(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Returns those that have a metric, the lowest first and of equals the newest."""
     measured = [(one.metric, -one.step, one) for one in manifests if one.metric is not None]
     return [one for _, _, one in sorted(measured, key=lambda entry: entry[:2])]
-
-
-def leaves(item: str, tree: PyTree) -> dict[str, str]:
-    """Returns type and shape of each leaf of an item, by its path.
-
-    A node that holds no leaves, such as an optimiser's empty state, counts as one that is "empty".
-
-    Raises:
-      TypeError: A leaf is not an array.
-    """
-    described = {}
-    paths = jax.tree_util.tree_leaves_with_path(
-        tree, is_leaf=lambda node: not jax.tree.leaves(node)
-    )
-    for path, leaf in paths:
-        name = leaf_name(item, path)
-        if not jax.tree.leaves(leaf):
-            described[name] = "empty"
-            continue
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
-            raise TypeError(f"{name} is a {type(leaf).__name__} and only arrays can be saved")
-        described[name] = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-    return described
-
-
-def leaf_name(item: str, path: jax.tree_util.KeyPath) -> str:
-    """Returns the path of a leaf as a manifest has it, the item's name first."""
-    return "/".join([item, *(jax.tree_util.keystr((key,), simple=True) for key in path)])
-
-
-def refuse_difference(step: int, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Refuses to take the leaves of checkpoint `step` for others.
-
-    Raises:
-      InputError: Names the first leaf that differs.
-    """
-    for name in [*sorted(saved), *here]:
-        there, wanted = saved.get(name, "absent"), here.get(name, "absent")
-        if there != wanted:
-            raise InputError(
-                f"checkpoint {step} does not fit: {name} is {there} in it, {wanted} here"
-            )
 
 
 def _sealed(contents: Mapping[str, object]) -> bytes:

@@ -9,9 +9,8 @@ checkpoints/removing/           being deleted; removed by the next one to open t
 ```
 
 A folder is moved before it is deleted or replaced, so that a process killed at any moment leaves
-either a whole checkpoint or none. Object stores (`gs://`) cannot move a folder at once: a process
-killed in the middle of it leaves one whose files do not match its manifest, which is damage like
-any other.
+a whole checkpoint or none. Object stores (`gs://`) cannot move a folder at once: a process killed
+in the middle of it leaves a checkpoint that differs from its manifest, and so is damaged.
 """
 
 import itertools
@@ -19,17 +18,17 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Literal, NamedTuple, Self
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
 
 from resnet_jax import parallel
+from resnet_jax.checkpoints import leaves
 from resnet_jax.checkpoints import manifest as manifests
 from resnet_jax.checkpoints.manifest import Flaw
 from resnet_jax.checkpoints.workdir import Json
@@ -45,13 +44,7 @@ _NONE, _REFUSED = -1, -2  # broadcast by the primary process in place of a step
 
 
 class Checkpoint(NamedTuple):
-    """A restored checkpoint.
-
-    Attributes:
-      step: The step after which it was saved.
-      items: The trees that were asked for, by name.
-      metadata: The JSON saved beside them.
-    """
+    """A restored checkpoint: its step, the trees asked for by name, and the JSON beside them."""
 
     step: int
     items: dict[str, PyTree]
@@ -88,14 +81,8 @@ class Checkpoints:
           log: Takes a line on the flaws of checkpoints, and on the one used instead.
 
         Raises:
-          InputError: A number to keep is too small.
           OSError: The folder cannot be made or read.
         """
-        if keep_newest < 1 or keep_best < 0:
-            raise InputError(
-                "keep_newest must be at least 1 and keep_best at least 0, "
-                f"not {keep_newest} and {keep_best}"
-            )
         # TensorStore wants absolute paths.
         self._directory = epath.Path(directory).expanduser().resolve()
         self._keep_newest, self._keep_best = keep_newest, keep_best
@@ -133,35 +120,35 @@ class Checkpoints:
 
         Args:
           step: Later than all that are there.
-          items: Trees of arrays (typed random keys too) by name; a name is not "metadata".
+          items: Trees of arrays by name, other than "metadata".
           metadata: Anything else worth keeping; written as JSON.
           metric: The measure of "best", lower is better; None or NaN if it was not measured.
 
         Raises:
           InputError: A checkpoint of this step or of a later one is there.
-          ValueError: The checkpoints are read only, or an item is called "metadata".
+          ValueError: The checkpoints are read only.
           TypeError: A leaf is not an array, or the metadata are not JSON.
           Exception: The error of the save before this one.
         """
         if not self._writable:
             raise ValueError(f"the checkpoints in {self._directory} were opened read only")
-        if _METADATA in items:
-            raise ValueError(f"an item cannot be called {_METADATA!r}")
         self.wait()
         # A copy, as it is written after this returns; and what is not JSON is refused now.
         metadata = json.loads(json.dumps(metadata))
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
-        leaves = {name: manifests.leaves(name, tree) for name, tree in items.items()}
+        described = {name: leaves.describe(name, tree) for name, tree in items.items()}
         if parallel.is_primary():
             self._make_room(step)
-        # orbax refuses a tree without leaves; the manifest remembers that there was one.
-        full = {name: tree for name, tree in items.items() if jax.tree.leaves(tree)}
-        trees = {name: ocp.args.PyTreeSave(_fetched(tree)) for name, tree in full.items()}
+        trees = {
+            name: ocp.args.PyTreeSave(leaves.fetch(tree))
+            for name, tree in items.items()
+            if jax.tree.leaves(tree)  # orbax refuses a tree without; the manifest has it
+        }
         self._checkpointer.save(
             self._folder(step),
             args=ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)}),
         )
-        self._pending = self._worker.submit(self._finish, step, metric, leaves)
+        self._pending = self._worker.submit(self._finish, step, metric, described)
 
     def restore(
         self,
@@ -179,7 +166,7 @@ class Checkpoints:
           which: The step; "newest"; or "best", the lowest metric and of equals the newest.
           templates: For each item wanted, its tree with `jax.ShapeDtypeStruct` leaves. A leaf with
             a sharding is restored onto its devices, whatever they were when it was saved; one
-            without becomes a numpy array, a typed random key one on the default device.
+            without becomes a numpy array, and so do `leaves.LATER` ones that are missing.
           begin_anew: Whether to set all aside where one was finished and none good is left.
 
         Returns:
@@ -193,13 +180,11 @@ class Checkpoints:
           Exception: The error of the last save.
         """
         self.wait()
-        step = _NONE
-        if parallel.is_primary():
-            try:
-                step = self._choose(which, begin_anew)
-            except Exception:
-                parallel.agree(_REFUSED)
-                raise
+        try:
+            step = self._choose(which, begin_anew) if parallel.is_primary() else _NONE
+        except Exception:
+            parallel.agree(_REFUSED)
+            raise
         step = parallel.agree(step)
         if step == _REFUSED:
             raise InputError(f"checkpoint {which!r} was refused; the primary process says why")
@@ -208,26 +193,19 @@ class Checkpoints:
         try:
             return self._load(step, templates)
         except Exception as error:
-            if self._is_finished(self._folder(step)):
+            if manifests.is_finished(self._folder(step)):
                 raise
             raise InputError(
                 f"checkpoint {step} was deleted while it was being read; try again"
             ) from error
 
     def steps(self) -> list[int]:
-        """Returns the steps of the checkpoints that were finished, ascending.
-
-        Raises:
-          OSError: A folder cannot be read.
-        """
+        """Returns the steps of the checkpoints that were finished, ascending."""
         steps = manifests.steps(self._directory)
-        return [step for step in steps if self._is_finished(self._folder(step))]
+        return [step for step in steps if manifests.is_finished(self._folder(step))]
 
     def wait(self, timeout: float | None = None) -> None:
-        """Waits for the save under way and raises its error.
-
-        Args:
-          timeout: Seconds; by default as long as it takes.
+        """Waits for the save under way, at most `timeout` seconds, and raises its error.
 
         Raises:
           TimeoutError: It is still under way.
@@ -252,25 +230,22 @@ class Checkpoints:
     def _folder(self, step: int) -> epath.Path:
         return self._directory / str(step)
 
-    def _is_finished(self, folder: epath.Path) -> bool:
-        return manifests.FILENAME in manifests.names(folder)
-
     def _make_room(self, step: int) -> None:
         finished = self.steps()
         if finished and step <= finished[-1]:
             raise InputError(
                 f"step {step} cannot be saved: {self._directory} has checkpoint {finished[-1]}"
             )
-        if self._folder(step).exists():
+        if step in manifests.steps(self._directory):
             self._set_aside({step: "is unfinished (it has no manifest)"}, "it is saved again")
 
     def _finish(
-        self, step: int, metric: float | None, leaves: Mapping[str, Mapping[str, str]]
+        self, step: int, metric: float | None, items: Mapping[str, Mapping[str, str]]
     ) -> None:
         self._checkpointer.wait_until_finished()
         if not parallel.is_primary():
             return
-        manifests.write(self._folder(step), step, metric, leaves)
+        manifests.write(self._folder(step), step, metric, items)
         write_atomically(self._directory / _NEWEST, f"{json.dumps({'step': step})}\n".encode())
         # A damaged one neither counts nor goes: it is set aside when a run is restored.
         try:
@@ -297,7 +272,7 @@ class Checkpoints:
                 chosen, outcome = manifest.step, f"checkpoint {manifest.step} is used"
                 break
         # One that is gone by now was deleted by the run that this one reads beside.
-        flaws = {step: flaws[step] for step in flaws if self._folder(step).exists()}
+        flaws = {step: flaws[step] for step in manifests.steps(self._directory) if step in flaws}
         if self._writable and which == "newest" and chosen == _NONE and not begin_anew:
             self._refuse_to_begin(flaws)
         if flaws:
@@ -321,15 +296,15 @@ class Checkpoints:
         """
         aside = self._directory / _SET_ASIDE
         folders = [*map(self._folder, flaws), *(aside / name for name in manifests.names(aside))]
-        proofs = [folder for folder in folders if self._is_finished(folder)]
+        proofs = [folder for folder in folders if manifests.is_finished(folder)]
         if _NEWEST in manifests.names(self._directory):
             proofs.append(self._directory / _NEWEST)
         if proofs:
-            lines = [f"checkpoint {step} {flaw}" for step, flaw in sorted(flaws.items())]
+            lines = [f"checkpoint {step} {flaw}; " for step, flaw in flaws.items()]
             raise InputError(
                 f"no good checkpoint is left in {self._directory}, and {proofs[0]} shows that one "
-                f"was finished{''.join(f'; {line}' for line in lines)}; put a good one back, or "
-                "give --begin_anew to train from the first step"
+                f"was finished; {''.join(lines)}put a good one back, or give --begin_anew to train "
+                "from the first step"
             )
 
     def _set_aside(self, flaws: Mapping[int, str], outcome: str) -> None:
@@ -351,82 +326,24 @@ class Checkpoints:
     def _load(self, step: int, templates: Mapping[str, PyTree]) -> Checkpoint:
         folder = self._folder(step)
         saved = manifests.read(folder, step).items
-        expected, args = {}, {}
+        args, later = {}, {}
         for name, template in templates.items():
             if name not in saved:
                 raise unknown(f"item of checkpoint {step}", name, saved)
-            here = manifests.leaves(name, template)
-            later = manifests.LATER_LEAVES.keys() & here.keys() - saved[name].keys()
-            expected[name] = dict(saved[name])
-            for leaf in later:
-                expected[name] |= manifests.leaves(leaf, manifests.LATER_LEAVES[leaf])
-            manifests.refuse_difference(step, expected[name], here)
+            here = leaves.describe(name, template)
+            leaves.refuse_difference(step, saved[name], here)
+            later[name] = here.keys() - saved[name].keys()
             if jax.tree.leaves(template):
-                args[name] = _restore_args(_without(later, template, name))
+                # With StandardRestore a leaf without sharding goes to the devices it came from.
+                item = leaves.without(later[name], template)
+                to = ocp.checkpoint_utils.construct_restore_args(item)
+                args[name] = ocp.args.PyTreeRestore(item=item, restore_args=to)
         restored = self._checkpointer.restore(
             folder, args=ocp.args.Composite(**args, **{_METADATA: ocp.args.JsonRestore()})
         )
-        items = {}
-        for name, template in templates.items():
-            items[name] = _filled(name, template, restored[name]) if name in args else template
+        items = {name: restored[name] if name in args else templates[name] for name in templates}
+        for name, tree in items.items():
+            leaves.fill(later[name], tree)
             # Once more: jax holds 64-bit types as 32 bits by default.
-            here = manifests.leaves(name, items[name])
-            manifests.refuse_difference(step, expected[name], here)
+            leaves.refuse_difference(step, saved[name], leaves.describe(name, tree))
         return Checkpoint(step, items, restored[_METADATA])
-
-
-def _without(leaves: Collection[str], tree: PyTree, name: str) -> PyTree:
-    """Returns a tree of nested dictionaries without some leaves, by their names."""
-    if not leaves or not isinstance(tree, Mapping):
-        return tree
-    return {
-        key: _without(leaves, node, f"{name}/{key}")
-        for key, node in tree.items()
-        if f"{name}/{key}" not in leaves
-    }
-
-
-def _filled(item: str, template: PyTree, restored: PyTree) -> PyTree:
-    """Returns a restored tree as the template has it, with values for leaves that it lacks."""
-    wanted, structure = jax.tree_util.tree_flatten_with_path(template)
-    leaves = {
-        manifests.leaf_name(item, path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
-    }
-    for path, leaf in wanted:
-        name = manifests.leaf_name(item, path)
-        if name not in leaves:
-            value = np.asarray(manifests.LATER_LEAVES[name])
-            leaves[name] = jax.device_put(value, leaf.sharding) if leaf.sharding else value
-    return structure.unflatten([leaves[manifests.leaf_name(item, path)] for path, _ in wanted])
-
-
-def _is_key(leaf: jax.Array | jax.ShapeDtypeStruct) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _fetched(tree: PyTree) -> PyTree:
-    """Returns the tree with numpy arrays for what all devices have alike, but for random keys.
-
-    orbax would have each replica write a slice of its own, and compile a program for each slice.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    alike = {
-        at: leaf.addressable_data(0)
-        for at, leaf in enumerate(leaves)
-        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated and not _is_key(leaf)
-    }
-    fetched = jax.device_get(alike)
-    return structure.unflatten([fetched.get(at, leaf) for at, leaf in enumerate(leaves)])
-
-
-def _restore_args(template: PyTree) -> ocp.args.PyTreeRestore:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    template = jax.tree.map(
-        lambda leaf: leaf.update(sharding=leaf.sharding or device) if _is_key(leaf) else leaf,
-        template,
-    )
-    # With StandardRestore a leaf without sharding would go to the devices it was saved from.
-    return ocp.args.PyTreeRestore(
-        item=template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
-    )

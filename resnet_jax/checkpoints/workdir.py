@@ -1,11 +1,9 @@
-"""The folder of a run: what lies where, whose it is, and who is at work in it."""
+"""The workdir of a run: its layout, its config and its lock."""
 
-import errno
 import json
 import os
 import socket
 from collections.abc import Collection, Mapping
-from types import TracebackType
 from typing import Self, TypeAlias
 
 from etils import epath
@@ -19,11 +17,11 @@ _LOCK = ".lock"
 
 
 class Layout:
-    """Where things lie in a workdir; looking makes nothing.
+    """The paths in a workdir; nothing is made.
 
     Attributes:
       path: The workdir; absolute where it is local.
-      config_path: What is computed, as JSON.
+      config_path: The config, as JSON.
       checkpoints: The folder of the checkpoints.
       metrics: The log, one JSON object a line.
       report: The folder of the curves.
@@ -40,16 +38,15 @@ class Layout:
         self.tensorboard = self.path / "tensorboard"
 
     def bad_records(self, process: int) -> epath.Path:
-        """Returns a process's ledger of the examples that it could not read."""
+        """Returns the path of a process's list of the examples that it could not read."""
         return self.path / "bad_records" / f"{process}.jsonl"
 
 
 class Workdir(Layout):
-    """A workdir that a trainer works in, alone, until it is closed or its process ends.
+    """A workdir that one trainer works in until it is closed or its process ends.
 
-    The lock is `flock`'s, so that the kernel releases it however the process ends (and those it
-    forked); an object store and a file system without locks have none. Of the processes of one
-    run, one opens this; the others know the `Layout`.
+    Object stores and file systems without locks keep no other trainer out. Of the processes of one
+    run the primary one opens this; the others know the `Layout`.
     """
 
     def __init__(
@@ -60,30 +57,30 @@ class Workdir(Layout):
         may_change: Collection[str],
         defaults: Mapping[str, object] | None = None,
     ) -> None:
-        """Takes the workdir for a run of `config`, making it where there is none.
+        """Takes the workdir for a run of `config`, making it where it is missing.
 
         Args:
           path: The workdir.
-          config: What JSON can express; tuples become lists. It is kept in `config.json`.
+          config: Values of JSON; tuples become lists. It is kept in `config.json`.
           may_change: Dotted names of keys that do not belong to the run's identity, such as
-            `data.path`; a name covers what is below it. Where only they differ from the
+            `data.path`; a name covers the keys below it. Where only they differ from the
             `config.json` that is there, it is replaced.
-          defaults: What keys stand for that the `config.json` does not have, because they are newer
-            than the run.
+          defaults: Values of keys that a `config.json` lacks because they are newer than the run.
 
         Raises:
           InputError: The path is a file, a folder with other things in it or cannot be made;
-            another trainer is at work there; its `config.json` is damaged or of another run.
+            another trainer works there; its `config.json` is damaged or of another run.
+          OSError: Its `config.json` cannot be read.
         """
         super().__init__(path)
         here = json.loads(json.dumps(config, allow_nan=False))
         self._make()
         self._lock = _lock(self.path) if is_local(self.path) else None
         try:
-            there = _read(self.config_path) if self.config_path.exists() else None
+            there = _read(self.config_path)
             if there is not None:
                 known = json.loads(json.dumps(defaults or {}))
-                self._compare({**_leaves(known), **_leaves(there)}, _leaves(here), may_change)
+                self._compare({**_flatten(known), **_flatten(there)}, _flatten(here), may_change)
             if there != here:
                 text = json.dumps(here, indent=2, sort_keys=True, ensure_ascii=False)
                 write_atomically(self.config_path, (text + "\n").encode())
@@ -94,16 +91,11 @@ class Workdir(Layout):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Lets another trainer in."""
+        """Releases the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -112,7 +104,7 @@ class Workdir(Layout):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.path.is_dir():  # an object store makes folders of anything
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                raise NotADirectoryError
             names = {entry.name for entry in self.path.iterdir()}
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(
@@ -123,13 +115,9 @@ class Workdir(Layout):
             raise InputError(
                 f"the workdir {self.path} cannot be made ({error.strerror}); give another"
             ) from error
-        # A run that was killed while it made its workdir leaves no more than the first two, and one
-        # whose data could not be read no more than the last.
-        others = names - {
-            _LOCK,
-            self.config_path.name + ".partial",
-            self.bad_records(0).parent.name,
-        }
+        # Left by a run that was killed while it made its workdir, or could not read its data.
+        partial, bad_records = self.config_path.name + ".partial", self.bad_records(0).parent.name
+        others = names - {_LOCK, partial, bad_records}
         if others and self.config_path.name not in others:
             raise InputError(
                 f"{self.path} is no workdir: it has no config.json but holds {sorted(others)[0]}; "
@@ -139,11 +127,14 @@ class Workdir(Layout):
     def _compare(
         self, there: Mapping[str, Json], here: Mapping[str, Json], may_change: Collection[str]
     ) -> None:
+        def value(config: Mapping[str, Json], name: str) -> str:
+            return repr(config[name]) if name in config else "absent"  # `repr` tells 1 from True
+
         differences = [
-            f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+            f"{name}: {value(there, name)} there, {value(here, name)} here"
             for name in sorted(there.keys() | here.keys())
-            if _shown(there, name) != _shown(here, name)
-            and not any(name == key or name.startswith(key + ".") for key in may_change)
+            if value(there, name) != value(here, name)
+            and not any(f"{name}.".startswith(f"{key}.") for key in may_change)
         ]
         if differences:
             raise InputError(
@@ -156,31 +147,33 @@ def read_config(workdir: epath.PathLike) -> dict[str, Json]:
     """Returns the config of the run in a workdir.
 
     Raises:
-      InputError: It is no workdir, or its `config.json` is damaged.
+      InputError: It is not a workdir, or its `config.json` is damaged.
+      OSError: Its `config.json` cannot be read.
     """
     layout = Layout(workdir)
-    if not layout.path.exists():
+    config = _read(layout.config_path)
+    if config is None and not layout.path.exists():
         raise InputError(f"there is no workdir {layout.path}; train.py makes one")
-    if not layout.config_path.exists():
+    if config is None:
         raise InputError(
             f"{layout.path} is no workdir: it has no config.json; give the workdir of a run"
         )
-    return _read(layout.config_path)
+    return config
 
 
-def _read(path: epath.Path) -> dict[str, Json]:
+def _read(path: epath.Path) -> dict[str, Json] | None:
+    """Returns a config, None where it is missing."""
     try:
         config = json.loads(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it holds no JSON object")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except ValueError as error:
         raise InputError(
             f"{path} is damaged ({error}); put back the config that the run was started with, "
             "or give another workdir"
         ) from error
-    if not isinstance(config, dict):
-        raise InputError(
-            f"{path} is damaged (it holds no JSON object); put back the config that the run was "
-            "started with, or give another workdir"
-        )
     return config
 
 
@@ -203,15 +196,12 @@ def _lock(path: epath.Path) -> int:
     return lock
 
 
-def _leaves(config: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
-    leaves: dict[str, Json] = {}
+def _flatten(config: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+    """Returns the values of nested keys by their dotted names."""
+    flat: dict[str, Json] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            leaves |= _leaves(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            leaves[prefix + key] = value
-    return leaves
-
-
-def _shown(leaves: Mapping[str, Json], name: str) -> str:
-    return repr(leaves[name]) if name in leaves else "absent"
+            flat[prefix + key] = value
+    return flat

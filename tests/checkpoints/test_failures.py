@@ -2,49 +2,31 @@
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
+import jax
 import pytest
 
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.checkpoints import manifest as manifests
-from tests.checkpoints.trees import SMALL, assert_same, small, steps
+from tests.checkpoints.trees import SMALL, assert_same, save_small, small, steps
+from tests.faults import Fault, die_before
+from tests.launcher import fork
 
-KILLED = """
-    import os, signal, sys
-    import jax, jax.numpy as jnp
-    from orbax.checkpoint import checkpoint_utils
-    from resnet_jax.checkpoints import Checkpoints, manifest
-    from etils.epath import gpath
+# orbax renames the folder once its arrays are there; the manifest is written after it.
+KILLS = {
+    "writing": Fault("os:rename", "*30.orbax-checkpoint-tmp|*", die_before),
+    "committed": Fault("resnet_jax.checkpoints.manifest:write", "*", die_before),
+    "manifest": Fault("os:replace", "*|*/manifest.json", die_before),
+    "newest": Fault("os:replace", "*|*/newest.json", die_before),
+    "deleting": Fault("os:rmdir", "*removing*", die_before),
+}
 
-    def kill(*_, **__):
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    def kill_when(name, condition):
-        original = getattr(os, name)
-        def replaced(path, *args, **kwargs):
-            if condition(os.fspath(path)):
-                kill()
-            return original(path, *args, **kwargs)
-        setattr(os, name, replaced)
-
-    where, folder = sys.argv[1:]
-    with Checkpoints(folder, keep_newest=1, keep_best=0) as saved:
-        if where == "writing":  # the arrays are there, the last rename is not
-            kill_when("rename", lambda path: path.endswith("30.orbax-checkpoint-tmp"))
-        if where == "committed":
-            manifest.write = kill
-        if where == "manifest":  # its temporary file is there
-            kill_when("replace", lambda path: path.endswith("manifest.json.partial"))
-        if where == "deleting":
-            kill_when("rmdir", lambda path: "removing" in str(path))
-        saved.save(30, {"variables": {"w": jnp.full((4,), 30, jnp.float32)}}, {}, metric=None)
-        saved.wait()
-    print("survived")
-"""
+def save_and_die(where: str, folder: Path) -> None:
+    jax.config.update("jax_platforms", "cpu")
+    KILLS[where].inject()
+    save_small(folder, {30: None}, keep_newest=1, keep_best=0)
 
 
 @pytest.mark.parametrize(
@@ -53,20 +35,15 @@ KILLED = """
         ("writing", {"10", "20", "30.orbax-checkpoint-tmp"}, 20),
         ("committed", {"10", "20", "30"}, 20),
         ("manifest", {"10", "20", "30"}, 20),
+        ("newest", {"10", "20", "30"}, 30),
         ("deleting", {"20", "30", "removing"}, 30),
     ],
 )
 def test_killed_with_sigkill(pair, where, left, good, logged):
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), where, str(pair)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stdout + process.stderr
-    assert {path.name for path in pair.iterdir()} - {"newest.json"} == left
+    process = fork(save_and_die, where, pair)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert {path.name for path in pair.iterdir() if "newest" not in path.name} == left
     with Checkpoints(pair, keep_newest=1, keep_best=0, log=logged.append) as checkpoints:
         assert set(steps(pair)) == left & {"10", "20", "30"}
         checkpoint = checkpoints.restore("newest", SMALL)

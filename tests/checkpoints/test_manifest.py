@@ -3,12 +3,8 @@
 import os
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from etils import epath
-from jax.sharding import SingleDeviceSharding
 
 from resnet_jax.checkpoints import manifest as manifests
 from resnet_jax.checkpoints.manifest import Flaw
@@ -120,25 +116,3 @@ def test_survey_tells_the_finished_from_the_flawed(folder):
         {12: "is unfinished (it has no manifest)"},
     )
     assert manifests.survey(folder / "nowhere") == ([], {})
-
-
-def test_leaves_are_named_by_item_path_type_and_shape():
-    tree = {
-        "params": [jnp.zeros((3, 4), jnp.bfloat16), np.int32(1)],
-        "key": jax.random.key(0),
-        "abstract": jax.ShapeDtypeStruct((2,), jnp.uint8),
-        "none": {"x": None, "y": ()},
-    }
-    assert manifests.leaves("training", tree) == {
-        "training/abstract": "uint8[2]",
-        "training/key": "key<fry>[]",
-        "training/none": "empty",
-        "training/params/0": "bfloat16[3,4]",
-        "training/params/1": "int32[]",
-    }
-    assert manifests.leaves("measured", np.zeros(2)) == {"measured": "float64[2]"}
-
-
-def test_where_a_leaf_lives_makes_no_difference():
-    array = jax.device_put(jnp.zeros((2, 2)), SingleDeviceSharding(jax.devices()[1]))
-    assert manifests.leaves("x", [array]) == manifests.leaves("x", [np.zeros((2, 2), np.float32)])

@@ -46,21 +46,19 @@ def test_round_trip_is_bit_exact(tmp_path, logged):
     assert logged == []
 
 
-def test_leaves_without_sharding_come_as_numpy_and_keys_as_keys(tmp_path):
+def test_leaves_without_sharding_come_as_numpy(tmp_path):
     items = make_items(7)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, items, {}, metric=None)
         checkpoint = checkpoints.restore("newest", template(items))
     assert checkpoint is not None
     assert_same(checkpoint.items, items)
-    for leaf in jax.tree.leaves(checkpoint.items):
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        assert isinstance(leaf, jax.Array if is_key else np.ndarray)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(checkpoint.items))
 
 
-@pytest.mark.parametrize(("saved_on", "restored_on"), [(1, 8), (8, 1), (8, 2), (2, 8)])
+@pytest.mark.parametrize(("saved_on", "restored_on"), [(1, 8), (8, 2)])
 def test_restores_on_another_number_of_devices(tmp_path, saved_on, restored_on):
-    tree = {"w": jnp.arange(48.0).reshape(16, 3), "key": jax.random.split(jax.random.key(1), 8)}
+    tree = {"w": jnp.arange(48.0).reshape(16, 3)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, {"variables": place(tree, saved_on)}, {}, metric=None)
     with Checkpoints(tmp_path) as checkpoints:
@@ -107,22 +105,21 @@ def stalled(monkeypatch) -> threading.Event:
     return event
 
 
-@pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("rows")])
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(
+    ("devices", "spec"), [(1, PartitionSpec()), (8, PartitionSpec()), (8, PartitionSpec("rows"))]
+)
 def test_save_returns_before_it_is_done_and_lets_the_state_be_donated(
     tmp_path, stalled, spec, devices
 ):
     sharding = NamedSharding(Mesh(jax.devices()[:devices], ("rows",)), spec)
-    state = {"w": jax.random.normal(jax.random.key(0), (64, 1024)), "keys": jax.random.key(1)}
-    state["keys"] = jax.random.split(state["keys"], 8)
+    state = {"w": jax.random.normal(jax.random.key(0), (64, 1024))}
     state, host = jax.device_put(state, sharding), np.arange(5)
     expected = {"state": jax.tree.map(jnp.copy, state), "host": {"x": host.copy()}}
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state):
-        return {"w": state["w"] * 2 + 1, "keys": jax.vmap(jax.random.fold_in)(state["keys"], ones)}
+        return {"w": state["w"] * 2 + 1}
 
-    ones = jnp.ones(8, jnp.uint32)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, {"state": state, "host": {"x": host}}, {}, metric=None)
         assert list(tmp_path.iterdir()) == []

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
 
 from resnet_jax.checkpoints import Layout, Workdir, read_config
 from resnet_jax.errors import InputError
+from tests.faults import Fault, die_before
+from tests.launcher import fork
 
 CONFIG = {
     "model": {"name": "cifar_resnet20", "shortcut": "A"},
@@ -18,20 +19,16 @@ CONFIG = {
     "seed": 0,
 }
 
-HOLD = """
-import sys, time
-from resnet_jax.checkpoints import Workdir
-workdir = Workdir(sys.argv[1], {"seed": 0}, may_change=())
-print("held", flush=True)
-time.sleep(60)
-"""
 
-DIE_AT_THE_RENAME = """
-import os, signal, sys
-from resnet_jax.checkpoints import Workdir
-os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-Workdir(sys.argv[1], {"seed": 0, "log_every": int(sys.argv[2])}, may_change=["log_every"])
-"""
+def hold(path, held):
+    with Workdir(path, {"seed": 0}, may_change=()):
+        held.touch()
+        time.sleep(60)
+
+
+def open_and_die(path, log_every):
+    Fault("os:replace", "*", die_before).inject()
+    Workdir(path, {"seed": 0, "log_every": log_every}, may_change=["log_every"])
 
 
 def changed(**changes):
@@ -189,27 +186,27 @@ def test_reading_what_is_no_workdir(tmp_path):
 
 
 def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "w")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
-        try:
-            assert first.stdout is not None
-            assert first.stdout.readline() == "held\n"
-            with pytest.raises(
-                InputError,
-                match=rf"another trainer is at work in {tmp_path}/w \(process {first.pid} on .+\); "
-                "wait until it has ended, or give another workdir",
-            ):
-                Workdir(tmp_path / "w", {"seed": 0}, may_change=())
-            assert read_config(tmp_path / "w") == {"seed": 0}
-        finally:
-            first.kill()
+    first = fork(hold, tmp_path / "w", tmp_path / "held")
+    while not (tmp_path / "held").exists():
+        assert first.is_alive()
+        time.sleep(0.01)
+    with pytest.raises(
+        InputError,
+        match=rf"another trainer is at work in {tmp_path}/w \(process {first.pid} on .+\); "
+        "wait until it has ended, or give another workdir",
+    ):
+        Workdir(tmp_path / "w", {"seed": 0}, may_change=())
+    assert read_config(tmp_path / "w") == {"seed": 0}
+    first.kill()
+    first.join()
     open_and_close(tmp_path / "w", {"seed": 0})
 
 
 def test_killed_before_its_config_is_in_place(tmp_path):
     def die(log_every):
-        command = [sys.executable, "-c", DIE_AT_THE_RENAME, str(tmp_path / "w"), str(log_every)]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        process = fork(open_and_die, tmp_path / "w", log_every)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
 
     die(10)
     open_and_close(tmp_path / "w", {"seed": 0, "log_every": 10})  # no stranger's folder

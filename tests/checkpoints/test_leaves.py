@@ -1,18 +1,40 @@
-"""Checkpoints of before lack leaves that the state has since; these have a value of their own."""
+"""The leaves of a checkpoint, and those that one of before lacks."""
 
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, leaves
 from resnet_jax.errors import InputError
 from resnet_jax.training.run import Run
 from resnet_jax.training.saved import templates
 from tests.tiny import tiny_config
 
 RUN = Path(__file__).parents[1] / "pins" / "run"  # of commit 3111d32
+
+
+def test_leaves_are_named_by_item_path_type_and_shape():
+    tree = {
+        "params": [jnp.zeros((3, 4), jnp.bfloat16), np.int32(1)],
+        "abstract": jax.ShapeDtypeStruct((2,), jnp.uint8),
+        "none": {"x": None, "y": ()},
+    }
+    assert leaves.describe("training", tree) == {
+        "training/abstract": "uint8[2]",
+        "training/none": "empty",
+        "training/params/0": "bfloat16[3,4]",
+        "training/params/1": "int32[]",
+    }
+    assert leaves.describe("measured", np.zeros(2)) == {"measured": "float64[2]"}
+
+
+def test_where_a_leaf_lives_makes_no_difference():
+    array = jax.device_put(jnp.zeros((2, 2)), SingleDeviceSharding(jax.devices()[1]))
+    assert leaves.describe("x", [array]) == leaves.describe("x", [np.zeros((2, 2), np.float32)])
 
 
 def test_leaves_that_older_checkpoints_lack_have_their_value():
