@@ -1,9 +1,8 @@
-"""Draws what a network sees: `show --config configs/NAME.py`.
+"""Draws a network's input: `show --config configs/NAME.py`.
 
-The first images of a step's batch, cropped, mirrored, in random colours and normalised as the
-device has them, and beside them the same ones as they are evaluated, each above its class; as a
-PNG. `--split test` draws images of that split as they are evaluated. No network is needed. Exit
-status: 0 done, 2 wrong input.
+The PNG has the first images of a step's batch, cropped, mirrored, in random colours and normalised
+as the device has them, and beside them the same images in evaluation, each above its class.
+`--split test` draws images of that split in evaluation. Exit status: 0 done, 2 wrong input.
 """
 
 from collections.abc import Sequence
@@ -15,22 +14,21 @@ from ml_collections import ConfigDict
 from resnet_jax import config as configs
 from resnet_jax.cli.frame import Flags
 from resnet_jax.data import BadRecords, measure_statistics
-from resnet_jax.data.show.grid import draw_grid
-from resnet_jax.data.show.panels import evaluation_panel, training_panels
+from resnet_jax.data.show import draw, plot_evaluation, plot_training
 from resnet_jax.errors import InputError
 from resnet_jax.files import write_atomically
 
 _MOST_MEASURED = 1000
-"""Examples that the mean is measured on: more would take long, and look the same."""
+"""Examples on which the mean is measured: more would take long, and look the same."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draws what the arguments say."""
+    """Draws the images and prints the name of the file."""
     command = Flags(__doc__, arguments)
     config = command.define_config()
     whole = flags.DEFINE_integer
-    command.add(flags.DEFINE_string, "out", "grid.png", "The picture.")
-    command.add(flags.DEFINE_string, "split", None, "Images of this split as they are evaluated.")
+    command.add(flags.DEFINE_string, "out", "grid.png", "The file of the plot.")
+    command.add(flags.DEFINE_string, "split", None, "Images of this split, in evaluation.")
     command.add(whole, "step", 0, "Step of the batch, from 0.", upper_bound=10**12)
     command.add(whole, "rows", 4, "Rows of images.", lower_bound=1)
     command.add(whole, "columns", 6, "Columns of images.", lower_bound=1)
@@ -39,9 +37,9 @@ def main(arguments: Sequence[str]) -> None:
     out = epath.Path(values.out).expanduser()
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"--out is {out}; it has to be a file whose name ends in .png")
-    picture = _draw(config.value, values)
+    plot = _draw(config.value, values)
     try:
-        write_atomically(out, picture)
+        write_atomically(out, plot)
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}") from error
     print(out)
@@ -59,7 +57,7 @@ def _draw(config: ConfigDict, values: flags.FlagValues) -> bytes:
     count = values.rows * values.columns
     if values.split is None:
         split = config.data.train_split
-        panels = training_panels(
+        plots = plot_training(
             train_images,
             augmentation,
             statistics,
@@ -71,15 +69,15 @@ def _draw(config: ConfigDict, values: flags.FlagValues) -> bytes:
     else:
         split = values.split
         images = configs.load_images(config, split)
-        panels = [evaluation_panel(images, statistics, count=count)]
+        plots = [plot_evaluation(images, statistics, count=count)]
     described = [
         f"{config.data.image_size} pixels",
         f"augment {config.data.augment}",
         f"color {config.data.color}",
         f"mean {config.data.mean}, measured on {min(most, len(train_images)):,} images",
     ]
-    return draw_grid(
-        panels,
+    return draw(
+        plots,
         columns=values.columns,
         title=f"{configs.data_name(config)}, {split}",
         note="; ".join(described),

@@ -1,1 +1,0 @@
-"""What a network sees of a data set, drawn: `python -m resnet_jax show`."""
