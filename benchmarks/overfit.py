@@ -56,10 +56,11 @@ def main() -> None:
     after = evaluate(state.variables)
     height, width, _ = run.train_images.image_shape
     print(
-        f"{config.model.name}: {before.examples} photos of {height}x{width}, {len(losses)} steps "
-        f"of {given.batch_size} at {rate:.2g} in {seconds:.0f} s on {jax.devices()}; loss "
-        f"{before.loss:.3f} (chance {math.log(len(run.train_images.class_names)):.3f}) -> "
-        f"{after.loss:.3f}, error {before.top1_error:.0f}% -> {after.top1_error:.0f}%; minimised "
+        f"{config.model.name}: {before['examples']} photos of {height}x{width}, "
+        f"{len(losses)} steps of {given.batch_size} at {rate:.2g} in {seconds:.0f} s on "
+        f"{jax.devices()}; loss {before['loss']:.3f} "
+        f"(chance {math.log(len(run.train_images.class_names)):.3f}) -> {after['loss']:.3f}, "
+        f"error {before['top1_error']:.0f}% -> {after['top1_error']:.0f}%; minimised "
         f"{losses[0]:.3f} -> {np.mean(losses[-10:]):.3f} (the last ten)"
     )
 

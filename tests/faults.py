@@ -107,9 +107,7 @@ FAULTS = {
     "manifest half written": Fault(
         "os:replace", "*|*/checkpoints/10/manifest.json", die_with_half_a_file
     ),
-    "evaluation half done": Fault(
-        "resnet_jax.evaluation.single_crop:eval_batches", "", die_half_way
-    ),
+    "evaluation half done": Fault("resnet_jax.evaluation.engine:eval_batches", "", die_half_way),
     "save not in place": Fault("os:rename", "*|*/checkpoints/12", die_before),
     "old save out of place": Fault("os:rename", "*|*/removing/*", die_after),
     "old save half deleted": Fault("shutil:rmtree", "*/removing", die_with_half_a_folder),

@@ -1,7 +1,5 @@
 """Two processes, of which one meets an error: both end, and what they learned is kept."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -87,20 +85,6 @@ def test_one_that_finds_too_many_bad_examples_ends_both_after_what_both_have(roo
     assert mine.keys() == its.keys()
     for name, leaf in mine.items():
         np.testing.assert_array_equal(leaf, its[name])
-
-
-def test_an_evaluation_that_one_cannot_read_ends_both_after_a_save(root, tmp_path):
-    broken = damage(root, "val", 12)
-    run = tmp_path / "run"
-    statuses, outputs = finish(start("train.py", *flags_of(root, run)))
-    assert statuses == [2, 2], outputs
-    (_, first), (_, second) = outputs
-    assert f"train.py: image {broken} cannot be decoded" in second
-    assert f"train.py: image {broken} cannot be decoded" in first
-    assert first.splitlines()[-1].endswith("(process 1)")
-    assert saved(run)[-1] == 10
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {row["split"] for row in rows} == {"train"}
 
 
 def test_a_ledger_that_one_cannot_write_ends_both_after_a_save(root, tmp_path):

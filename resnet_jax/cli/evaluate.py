@@ -57,12 +57,12 @@ def main(arguments: Sequence[str]) -> None:
     options = evaluation.Options(
         split=values.split,
         batch_size=values.batch_size,
-        protocol=evaluation.read_protocol(
+        protocol=evaluation.Protocol(
             values.protocol,
-            resize=values.resize,
-            crop=values.crop,
-            interpolation=values.interpolation,
-            scales=values.scales,
+            values.resize,
+            values.crop,
+            values.interpolation,
+            None if values.scales is None else list(map(_pixels, values.scales)),
         ),
         precise_bn=values.precise_bn,
         predictions=values.predictions,
@@ -73,16 +73,24 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError("a run has a config of its own; --config is for --weights")
     match values.workdir, values.weights:
         case [workdir], []:
-            found = evaluation.evaluate(workdir, which=which, **options)
+            result = evaluation.evaluate(workdir, which=which, **options)
         case [], [weights] if which == "newest":
-            found = evaluation.evaluate_weights(weights, config.value, **options)
+            result = evaluation.evaluate_weights(weights, config.value, **options)
         case workdirs, weights if workdirs or (weights and which == "newest"):
-            networks = [evaluation.network_of_run(workdir, which) for workdir in workdirs]
+            networks = [evaluation.restore(workdir, which) for workdir in workdirs]
             networks += [evaluation.network_of_weights(file, config.value) for file in weights]
-            found = evaluation.evaluate_ensemble(networks, **options)
+            result = evaluation.evaluate_ensemble(networks, **options)
         case _:
             raise InputError(
                 "give --workdir, with --step or --best if wanted; or --weights and a --config"
             )
     if is_primary():
-        print(json.dumps(found._asdict()))
+        print(json.dumps(result.as_json()))
+
+
+def _pixels(text: str) -> int:
+    """Returns a number of pixels, of a scale."""
+    if not (text.isascii() and text.isdecimal()):
+        scales = ",".join(map(str, evaluation.SCALES))
+        raise InputError(f"{text!r} is no number of pixels; write scales as {scales}")
+    return int(text)

@@ -1,29 +1,49 @@
-"""A network with all that it takes to evaluate it."""
+"""Networks of runs and of weights, with all that it takes to evaluate them."""
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypedDict, cast
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
-from resnet_jax.data import Statistics
+from resnet_jax import config as configs
+from resnet_jax import interop
+from resnet_jax.checkpoints import Checkpoints, Layout, read_config
+from resnet_jax.data import ImageSet, Source, Statistics, statistics_template
+from resnet_jax.errors import InputError
 from resnet_jax.evaluation.protocol import Preparation
 
+Which = int | Literal["newest", "best"]
 Variables = dict[str, PyTree[Float[Array, "..."]]]
 
 
+class Description(TypedDict):
+    """The metadata of a checkpoint, in JSON, beside its arrays: see `Network`."""
+
+    config: dict[str, object]
+    class_names: Sequence[str]
+    examples: int
+    image_shape: Sequence[int]
+
+
 class Network(NamedTuple):
-    """A network, of a run or of someone else.
+    """A network of a run, or of weights from elsewhere.
 
     Attributes:
-      name: What it is called in messages.
+      name: The workdir, or the source of the weights.
       step: Steps of training that it had; None where that is not known.
       model: The network.
       variables: Its `params` and `batch_stats`, on the host.
-      statistics: What images are normalised with.
+      statistics: The mean and the deviation that normalise its images.
       preparation: How images for evaluation are prepared.
-      channels: Of its images, 1 or 3.
-      class_names: What its logits stand for; None where only their number is known.
+      channels: Channels of its images, 1 or 3.
+      class_names: The classes of its logits; None where only their number is known.
       num_classes: The number of its logits.
       config: The data that it knows, and how images for training are prepared.
     """
@@ -38,3 +58,161 @@ class Network(NamedTuple):
     class_names: tuple[str, ...] | None
     num_classes: int
     config: ConfigDict
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of its images."""
+        return self.preparation.image_size, self.preparation.image_size, self.channels
+
+
+def restore(workdir: epath.PathLike, which: Which = "newest") -> Network:
+    """Returns the network of a checkpoint, verified; nothing in the workdir is changed.
+
+    The run's data need not be there.
+
+    Args:
+      workdir: The run.
+      which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
+
+    Raises:
+      InputError: There is no such run or checkpoint, or it is damaged.
+    """
+    config = configs.complete(read_config(workdir))
+    with Checkpoints(Layout(workdir).checkpoints, writable=False) as checkpoints:
+        found = checkpoints.restore(which, {})
+        if found is None:
+            raise InputError(f"{workdir} has no complete checkpoint; train.py writes the first one")
+        description = cast(Description, found.metadata)
+        class_names = tuple(description["class_names"])
+        height, width, channels = description["image_shape"]
+        model = configs.build_model(config, len(class_names))
+        mean, color = config.data.mean, config.data.color
+        statistics = statistics_template((height, width, channels), mean=mean, color=color)
+        templates = {
+            "variables": _variables_template(model, (height, width, channels)),
+            "measured": statistics.arrays(),
+        }
+        checkpoint = checkpoints.restore(found.step, templates)
+    assert checkpoint is not None, "a step that is missing is refused"
+    data = config.data
+    return Network(
+        name=str(workdir),
+        step=found.step,
+        model=model,
+        variables=checkpoint.items["variables"],
+        statistics=Statistics(**checkpoint.items["measured"]),
+        preparation=Preparation(height, data.eval_resize or height, data.interpolation),
+        channels=channels,
+        class_names=class_names,
+        num_classes=config.model.num_classes or len(class_names),
+        config=config,
+    )
+
+
+def network_of_weights(
+    source: epath.PathLike,
+    config: ConfigDict,
+    *,
+    preprocessing: interop.Preprocessing | None = None,
+) -> Network:
+    """Returns the network of weights, on the data of a config.
+
+    Args:
+      source: What `interop.load_pretrained` takes.
+      config: Says which data, and in which type and on which devices to compute; its network, and
+        how it prepares images for evaluation, are of no account. A label is compared by its number.
+      preprocessing: How images are prepared; by default as the source says, or as is usual with it.
+
+    Raises:
+      InputError: The weights cannot be read, or have another preprocessing.
+    """
+    dtype = configs.DTYPES[config.dtype]
+    pretrained = interop.load_pretrained(source, preprocessing=preprocessing, dtype=dtype)
+    size, resize, interpolation, *_ = pretrained.preprocessing
+    config = config.copy_and_resolve_references()
+    config.data.image_size = size
+    config.data.eval_resize = resize
+    config.data.interpolation = interpolation
+    config.data.in_memory = pretrained.in_channels == 1  # only these keep one channel
+    config.data.color = "none"
+    config.init.freeze = ()
+    return Network(
+        name=pretrained.source,
+        step=None,
+        model=pretrained.network,
+        variables=pretrained.variables,
+        statistics=pretrained.statistics(),
+        preparation=Preparation(size, resize, interpolation),
+        channels=pretrained.in_channels,
+        class_names=None,
+        num_classes=pretrained.network.num_classes,
+        config=config,
+    )
+
+
+def is_run(source: epath.PathLike) -> bool:
+    """Whether a source of weights is the workdir of a run."""
+    return Layout(source).checkpoints.exists()
+
+
+def weights_of_run(workdir: epath.PathLike, which: Which = "newest") -> interop.Weights:
+    """Returns the network of a checkpoint as weights, to write under the names of other libraries.
+
+    The number of batches that its statistics have seen is the number of the run's steps.
+
+    Args:
+      workdir: The run.
+      which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
+
+    Raises:
+      InputError: There is no such checkpoint, or its network is not one of this package.
+    """
+    network = restore(workdir, which)
+    assert network.step is not None
+    preprocessing = interop.of_statistics(network.statistics, **network.preparation._asdict())
+    return interop.of_variables(
+        network.model,
+        network.variables,
+        preprocessing,
+        network.name,
+        batches_tracked=network.step,
+    )
+
+
+def same_classes(images: ImageSet | Source, class_names: Sequence[str]) -> None:
+    """Refuses images whose labels mean something else.
+
+    Raises:
+      InputError: Their classes are not these, in this order.
+    """
+    if tuple(images.class_names) == tuple(class_names):
+        return
+    there, here = len(class_names), len(images.class_names)
+    pairs = enumerate(itertools.zip_longest(class_names, images.class_names))
+    label, (old, new) = next((label, pair) for label, pair in pairs if pair[0] != pair[1])
+    raise InputError(
+        f"the images to evaluate on have other classes than those it was trained on ({here} and "
+        f"{there}): label {label} is {new!r} in the former and {old!r} in the latter"
+    )
+
+
+def check_finite(network: Network) -> None:
+    """Refuses a network with NaN or infinity among its parameters or statistics.
+
+    Raises:
+      InputError: There is one; the message names the first array that holds it.
+    """
+    for path, array in jax.tree_util.tree_leaves_with_path(network.variables):
+        if not np.isfinite(array).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"{network.name} has values that are not numbers (NaN or infinite) in {name}; "
+                "its training has diverged: evaluate an earlier checkpoint"
+            )
+
+
+def _variables_template(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
+    """Returns the shapes and types of a network's `params` and `batch_stats`."""
+    images = jnp.zeros((1, *image_shape))
+    variables = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}

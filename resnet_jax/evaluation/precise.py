@@ -2,7 +2,7 @@
 
 During training the running statistics are moving averages, of activations of networks that are not
 the final one. He et al. released networks whose statistics were averaged, after training, over a
-sufficiently large training batch; this does so.
+sufficiently large training batch.
 
 A forward pass in training mode normalises each layer by the statistics of its own group of images,
 so that the layers above see what they saw in training. Of each layer the first two moments of a
@@ -15,35 +15,27 @@ groups' variances alone would leave out the variance of their means.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from jax import lax
-from jaxtyping import Array, Float, Float32, PyTree
+from jaxtyping import Array, Float, Float32, Float64, PyTree
 
-from resnet_jax.data import (
-    Augmentation,
-    Batch,
-    Draws,
-    ImageSet,
-    Order,
-    Statistics,
-    prefetch,
-    preprocess,
-)
+from resnet_jax.data import Augmentation, Batch, Draws, ImageSet, Order, Statistics, preprocess
 from resnet_jax.errors import InputError
+from resnet_jax.evaluation.engine import run_batches
 from resnet_jax.evaluation.network import Variables
 from resnet_jax.parallel import AXIS, Replicas
 
-Moments = dict[tuple[str, ...], Float32[np.ndarray, " c"]]
-"""Means and variances of a group of images, by their paths in `batch_stats`."""
+Moments = dict[tuple[str, ...], Float32[np.ndarray, "groups c"]]
+"""Means and variances of groups of images, by their paths in `batch_stats`."""
 
 
 class PreciseStatistics(NamedTuple):
-    """The batch statistics of a network over many images.
+    """Batch statistics over many images.
 
     Attributes:
       batch_stats: The statistics, on the host.
@@ -75,12 +67,12 @@ def precise_batch_stats(
       model: A network with batch normalisation.
       variables: Its `params` and `batch_stats`.
       images: Training images.
-      statistics: What they are normalised with.
+      statistics: The mean and the deviation that normalise them.
       replicas: The devices.
       examples: How many images, rounded down to whole groups; no more than there are.
-      augmentation: What is done to the images; by default nothing.
-      group_size: Images that a layer's inputs are normalised over, as in training; the network's
-        own `bn_group_size` goes before where it is a number.
+      augmentation: The augmentation of training; by default none.
+      group_size: Images that a layer's inputs are normalised over, as in training; unless the
+        network's own `bn_group_size` is a number.
       seed: The run's seed.
 
     Raises:
@@ -100,17 +92,24 @@ def precise_batch_stats(
         )
     augmentation = augmentation or Augmentation()
     moments = replicas.map(_moments(model, statistics, augmentation.padding))
-    placed = replicas.place(variables)
     batches = _batches(images, augmentation, replicas, groups, group_size, seed)
-
-    def found() -> Iterator[Moments]:
-        with prefetch(map(replicas.shard, batches)) as sharded:
-            for batch in sharded:
-                flat = traverse_util.flatten_dict(jax.device_get(moments(placed, batch)))
-                for group in zip(*flat.values(), strict=True):
-                    yield dict(zip(flat, group, strict=True))
-
-    return PreciseStatistics(_combine(found(), groups), groups * group_size)
+    sums: dict[tuple[str, ...], Float64[np.ndarray, " c"]] = {}
+    done = 0
+    for found in run_batches(moments, replicas.place(variables), batches, replicas):
+        flat = cast(Moments, traverse_util.flatten_dict(found))
+        for path, values in flat.items():
+            moment = values.astype(np.float64)
+            if path[-1] == "var":
+                moment = moment + np.square(flat[*path[:-1], "mean"], dtype=np.float64)
+            # The last batch may be filled up with groups that are not whole, or not wanted.
+            sums[path] = sums.get(path, 0) + moment[: groups - done].sum(axis=0)
+        done += replicas.round_up(1)
+    means = {path: total / groups for path, total in sums.items()}
+    for path in means:
+        if path[-1] == "var":
+            means[path] = np.maximum(means[path] - np.square(means[*path[:-1], "mean"]), 0)
+    averages = {path: mean.astype(np.float32) for path, mean in means.items()}
+    return PreciseStatistics(traverse_util.unflatten_dict(averages), groups * group_size)
 
 
 def _batches(
@@ -137,25 +136,6 @@ def _batches(
     for first in range(0, groups, together):
         parts = [read(first + number) for number in range(mine.start, mine.stop)]
         yield {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _combine(found: Iterator[Moments], groups: int) -> PyTree[Float32[np.ndarray, "..."]]:
-    """Returns the moments over the first groups; the others are not whole, or not wanted."""
-    sums: dict[tuple[str, ...], np.ndarray] = {}
-    for _, group in zip(range(groups), found, strict=False):
-        for name, value in group.items():
-            moment = np.asarray(value, np.float64)
-            if name[-1] == "var":
-                moment = moment + np.square(group[*name[:-1], "mean"], dtype=np.float64)
-            sums[name] = sums.get(name, 0) + moment
-    means = {name: total / groups for name, total in sums.items()}
-    for name in means:
-        if name[-1] == "var":
-            spread = means[name] - np.square(means[*name[:-1], "mean"])
-            means[name] = np.maximum(spread, 0)
-    return traverse_util.unflatten_dict(
-        {name: value.astype(np.float32) for name, value in means.items()}
-    )
 
 
 def _moments(

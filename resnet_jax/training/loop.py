@@ -14,7 +14,7 @@ from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints, Layout, Workdir
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import Description, Errors
+from resnet_jax.evaluation import Description
 from resnet_jax.training.endings import Endings
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.journal import Journal
@@ -223,20 +223,20 @@ class _Loop:
             self._endings.soon(step, error)
         return state.replace(window=self._run.replicas.place(Window.empty()))
 
-    def _evaluate(self, step: int, state: TrainState) -> tuple[TrainState, Errors]:
+    def _evaluate(self, step: int, state: TrainState) -> tuple[TrainState, dict[str, float]]:
         with self._journal.pause("evaluating"):
             errors = self._evaluator(state.variables)
             with parallel.together():
-                self._journal.evaluation(step, self._config.data.eval_split, errors._asdict())
+                self._journal.evaluation(step, self._config.data.eval_split, errors)
         if self._config.schedule.name == "plateau":
             before = jax.device_get(state.plateau)
-            after = before.after(errors.top1_error, self._config.schedule)
+            after = before.after(errors["top1_error"], self._config.schedule)
             if after.scale != before.scale:
                 self._journal.note(f"the error plateaus: learning rate x {after.scale:g}")
             state = state.replace(plateau=self._run.replicas.place(after))
         return state, errors
 
-    def _save(self, step: int, state: TrainState, errors: Errors | None) -> None:
+    def _save(self, step: int, state: TrainState, errors: dict[str, float] | None) -> None:
         with self._journal.pause("saving"):
             self._check_finite(step, jax.device_get(state.window))
             with parallel.together():
@@ -255,7 +255,7 @@ class _Loop:
                     examples=len(self._run.train_images),
                     image_shape=self._run.train_images.image_shape,
                 ),
-                metric=None if errors is None else errors.top1_error,
+                metric=None if errors is None else errors["top1_error"],
             )
             self._saved = step
 

@@ -1,4 +1,4 @@
-"""The protocols written out: numpy and loops, one view of one image at a time."""
+"""The protocols in numpy and loops, one view of one image at a time."""
 
 import functools
 
@@ -15,7 +15,7 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 SIZES = [(60, 80), (64, 64), (80, 60), (50, 130), (64, 64), (61, 79), (90, 70), (64, 128), (40, 40)]
 
 
-class Pictures:
+class Images:
     """Photos of many sizes, as PNG, as pixels, and one in grey."""
 
     class_names = tuple("abcdefg")
@@ -30,11 +30,11 @@ class Pictures:
     def __getitem__(self, index):
         pixels = self.pixels[index]
         image = encode(pixels) if index % 2 else pixels
-        return Example(image, self.labels[index], f"picture-{index}")
+        return Example(image, self.labels[index], f"image-{index}")
 
 
 def small_resnet(classes=7, width=4, channels=3, seed=0, **fields):
-    """Returns a network that is sure of what it says, its variables, and a mean image."""
+    """Returns a network with a head that makes clear choices, and its variables."""
     fields = {"block": ResidualBlock, "stem": "imagenet", **fields}
     model = ResNet((1, 1), width=width, num_classes=classes, **fields)
     images = np.zeros((1, 32, 32, channels), np.float32)
@@ -50,7 +50,7 @@ def small_resnet(classes=7, width=4, channels=3, seed=0, **fields):
 
 
 def mean_image(side=32, channels=3):
-    """Returns statistics with a mean image, smooth as they are."""
+    """Returns statistics with a smooth mean image."""
     mean = photo(side, side, seed=99)[..., :channels].astype(np.float32) / 2
     return Statistics(mean=mean, std=np.array([50, 60, 70][:channels], np.float32))
 

@@ -11,7 +11,7 @@ from flax import traverse_util
 from resnet_jax import BatchNorm, InputError, ResidualBlock, ResNet, create_model
 from resnet_jax.config import base_config
 from resnet_jax.data import Order, Statistics, augmentation
-from resnet_jax.evaluation import evaluate_networks, precise_batch_stats
+from resnet_jax.evaluation import evaluate_ensemble, precise_batch_stats
 from resnet_jax.parallel import Replicas
 from tests.data.pictures import photo
 from tests.evaluation.test_protocols import network
@@ -156,4 +156,4 @@ def test_a_run_with_frozen_modules_has_none():
     config.init.freeze = ("stem",)
     one = one._replace(config=config, num_classes=10)
     with pytest.raises(InputError, match=r"network-0 was trained with frozen modules \(stem\)"):
-        evaluate_networks([one], precise_bn=100)
+        evaluate_ensemble([one], precise_bn=100)

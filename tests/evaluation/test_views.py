@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from resnet_jax.data import CentreCrop, Example, decode_crop
-from resnet_jax.evaluation.plan import plan
-from resnet_jax.evaluation.views import Centre, Corner, Scale, five_crops
+from resnet_jax.evaluation.batches import buckets
+from resnet_jax.evaluation.views import Crop, Scale, five_crops
 from tests.data.pictures import photo
 from tests.evaluation.plain import FILTERS, SIZES
 
@@ -64,26 +64,26 @@ def test_the_longer_side_is_a_multiple_of_32(size, side, shape):
 
 
 def test_shapes_have_a_bucket_each_with_every_view_once():
-    views = [Scale(32), Centre(32, 40), Corner(32, 40, "first", "last"), Scale(48)]
+    views = [Scale(32), Crop(32, 40), Crop(32, 40, "first", "last"), Scale(48)]
     sizes = np.array([(40, 60), (60, 40), (50, 50), (80, 120), (40, 60)], np.int32)
-    buckets = plan(views, sizes)
-    shapes = [bucket.shape for bucket in buckets]
+    found = buckets(views, sizes)
+    shapes = [bucket.shape for bucket in found]
     assert shapes == [(48, 64), (64, 48), (48, 48), (32, 32)]
     members = [
-        (int(example), int(view), bucket.shape)
-        for bucket in buckets
+        (int(example), view, bucket.shape)
+        for bucket in found
         for example, view in zip(bucket.examples, bucket.views, strict=True)
     ]
     assert len(members) == len({member[:2] for member in members}) == 4 * 5
     for example, view, shape in members:
-        placement = views[view](*sizes[example].tolist())
+        placement = view(*sizes[example].tolist())
         assert (placement.height, placement.width) == shape
-    for bucket in buckets:
+    for bucket in found:
         assert (np.diff(bucket.examples) >= 0).all()
 
 
 def test_batches_shrink_as_views_grow():
-    (bucket,) = plan([Centre(32, 40)], np.zeros((100, 2), np.int32))
+    (bucket,) = buckets([Crop(32, 40)], np.zeros((100, 2), np.int32))
     assert bucket.rows(32 * 32 * 10, copies=1) == 10
     assert bucket.rows(32 * 32 * 10, copies=2) == 5
     assert bucket.rows(32 * 32 - 1, copies=1) == 1

@@ -1,10 +1,6 @@
 """Weights that came from elsewhere, or go there, on the images of a config."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,9 +12,7 @@ from resnet_jax.evaluation import evaluate, evaluate_weights, restore, weights_o
 from resnet_jax.training import train
 from tests.interop.references import library, make
 from tests.interop.small import random_variables, small_network
-from tests.tiny import tiny_config, tiny_flags
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +23,7 @@ def run(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("dialect", ["resnet_jax", "torchvision", "huggingface"])
+@pytest.mark.parametrize("dialect", ["resnet_jax", "torchvision"])
 def test_a_run_that_was_exported_has_the_same_errors(run, tmp_path, dialect):
     """To the last bit, although its images have one channel and its max-pool is the paper's."""
     weights, trained = weights_of_run(run), restore(run)
@@ -37,10 +31,10 @@ def test_a_run_that_was_exported_has_the_same_errors(run, tmp_path, dialect):
     np.testing.assert_array_equal(weights.preprocessing.statistics().mean, trained.statistics.mean)
     path = tmp_path / "a.safetensors"
     interop.write_weights(weights, path, dialect, force=True)
-    expected = evaluate(run)._asdict()
+    expected = evaluate(run).as_json()
     del expected["step"]
     found = evaluate_weights(path, trained.config)
-    assert found._asdict() == {"weights": str(path), **expected}
+    assert found.as_json() == {"weights": str(path), **expected}
 
 
 def test_each_checkpoint_of_a_run_is_converted(run, tmp_path):
@@ -86,8 +80,11 @@ def test_preprocessing_and_errors_are_those_of_torch(tmp_path):
     labels = torch.from_numpy(labels).long()
     wrong = logits.topk(5).indices != labels[:, None]
     assert found.examples == 360
-    assert found.top1_error == pytest.approx(100 * wrong[:, 0].float().mean().item())
-    assert found.top5_error == pytest.approx(100 * wrong.all(1).float().mean().item())
+    one_image = 1.001 * 100 / 360  # of two classes that are nearly equal either may come first
+    assert found.top1_error == pytest.approx(100 * wrong[:, 0].float().mean().item(), abs=one_image)
+    assert found.top5_error == pytest.approx(
+        100 * wrong.all(1).float().mean().item(), abs=one_image
+    )
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
     assert found.loss == pytest.approx(loss, rel=1e-4)
 
@@ -107,35 +104,3 @@ def test_data_of_other_classes_or_channels_is_refused(tmp_path, classes, channel
     interop.save_pretrained(network, variables, path, to="torchvision", preprocessing=preprocessing)
     with pytest.raises(InputError, match=f"{path} {message}"):
         evaluate_weights(path, tiny_config())
-
-
-def evaluate_py(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "evaluate.py", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)},
-    )
-
-
-def test_evaluate_py_takes_weights_and_a_config(run, tmp_path):
-    path = str(tmp_path / "a.safetensors")
-    interop.write_weights(weights_of_run(run), path, "resnet_jax")
-    ended = evaluate_py("--weights", path, *tiny_flags(), "--split=test[:100]")
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
-    assert list(found) == [
-        *("weights", "split", "examples", "top1_error", "top5_error", "loss", "protocol")
-    ]
-    assert (found["weights"], found["split"], found["examples"]) == (path, "test[:100]", 100)
-    expected = evaluate_weights(path, tiny_config(), split="test[:100]")
-    assert found["top1_error"] == expected.top1_error
-    assert found["loss"] == pytest.approx(expected.loss, rel=1e-6)
-
-
-@pytest.mark.parametrize("arguments", [[], ["--weights=a", "--best"]])
-def test_evaluate_py_wants_either_a_run_or_weights(arguments):
-    ended = evaluate_py(*arguments)
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("evaluate.py: give --workdir, with --step or --best if wanted; or --wei")

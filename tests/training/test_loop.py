@@ -58,9 +58,9 @@ def test_evaluates_a_checkpoint_to_the_logged_errors(finished):
     workdir, _ = finished
     logged = {row["step"]: row for row in rows(workdir) if row["split"] == "test"}
     newest = evaluate(workdir)
-    assert newest._asdict() == {**logged[30], "protocol": newest.protocol}
+    assert newest.as_json() == {**logged[30], "protocol": newest.protocol}
     best = evaluate(workdir, which="best")
-    assert best._asdict() == {**logged[best.step], "protocol": best.protocol}
+    assert best.as_json() == {**logged[best.step], "protocol": best.protocol}
     assert best.top1_error == min(row["top1_error"] for row in logged.values())
 
 

@@ -1,0 +1,227 @@
+"""The engine: from views of images to predictions."""
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Int32, PyTree
+from tqdm import tqdm
+
+from resnet_jax.data import Batch, ImageSet, Statistics, eval_batches, prefetch, preprocess
+from resnet_jax.evaluation.batches import Bucket, ViewReader
+from resnet_jax.evaluation.metrics import Predictions, concatenate, measure, summarize
+from resnet_jax.evaluation.network import Network, Variables
+from resnet_jax.evaluation.protocol import Protocol
+from resnet_jax.parallel import AXIS, Replicas
+
+_BATCHES_AHEAD = 2
+"""Batches that the devices work on while the results of the one before are fetched."""
+
+Step = Callable[[Variables, PyTree], PyTree]
+
+
+class Evaluator:
+    """Evaluates one network on one set of images; it compiles once for all its calls."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: ImageSet,
+        statistics: Statistics,
+        replicas: Replicas,
+        *,
+        batch_size: int,
+    ) -> None:
+        """Prepares the evaluation.
+
+        Args:
+          model: The network.
+          images: The images that it is evaluated on.
+          statistics: The mean and the deviation that normalise the images.
+          replicas: The devices, of all processes.
+          batch_size: Images at a time, over all devices; rounded up so that it divides over them.
+        """
+        self._images = images
+        self._replicas = replicas
+        self._batch_size = replicas.round_up(batch_size)
+        self._step = replicas.map(_step(model, statistics))
+
+    def __call__(self, variables: Variables) -> dict[str, float]:
+        """Returns the metrics with these variables, which have to be placed on the replicas.
+
+        Every image counts exactly once; each process reads its rows of each batch.
+
+        Raises:
+          InputError: An image cannot be read; the message names it.
+        """
+        rows = self._replicas.rows(self._batch_size)
+        batches = eval_batches(self._images, batch_size=self._batch_size, rows=rows)
+        images = ({"image": batch["image"], "label": batch["label"]} for batch in batches)
+        parts = list(run_batches(self._step, variables, images, self._replicas))
+        return measure(concatenate(parts).select(slice(len(self._images))))
+
+
+def predict(
+    networks: Sequence[Network],
+    protocol: Protocol,
+    reader: ViewReader,
+    replicas: Replicas,
+    *,
+    batch_size: int,
+    quiet: bool = True,
+) -> tuple[Predictions, list[int]]:
+    """Returns the predictions of a network, or of the mean of the probabilities of several.
+
+    Processes have nothing to do with each other here: each has other images, of other shapes.
+
+    Args:
+      networks: The networks, of the same classes; each sees images as they are prepared for it.
+      protocol: Which views of an image they see; the probabilities of all are averaged.
+      reader: The images of this process.
+      replicas: Devices of this process.
+      batch_size: Images of the size of the network's at a time, over these devices; views that are
+        larger, or mirrored too, are as many fewer as their pixels are more.
+      quiet: Draw no bar on the terminal.
+
+    Returns:
+      The predictions, and for each network the number of shapes that its views had: as many
+      programs were compiled.
+
+    Raises:
+      InputError: An image cannot be decoded; the message names it.
+    """
+    run = functools.partial(
+        _outputs,
+        protocol=protocol,
+        reader=reader,
+        replicas=replicas,
+        batch_size=batch_size,
+        quiet=quiet,
+    )
+    views = len(protocol.views(networks[0].preparation))
+    plans = [reader.buckets(protocol.views(network.preparation)) for network in networks]
+    shapes = [len(buckets) for buckets in plans]
+    if len(networks) == views == 1 == shapes[0]:
+        # Of one view of each image, in the images' order, the devices return only what is kept.
+        parts = [part for _, part in run(networks[0], plans[0], summarized=True)]
+        return concatenate(parts).select(slice(len(reader))), shapes
+    scores = np.full((len(reader), networks[0].num_classes), -np.inf, np.float32)
+    with np.errstate(invalid="ignore"):  # NaN is refused at the end
+        for network, buckets in zip(networks, plans, strict=True):
+            for examples, of_views in run(network, buckets, summarized=False):
+                for example, of_view in zip(examples, of_views, strict=False):
+                    scores[example] = np.logaddexp(scores[example], of_view)
+    scores -= np.float32(np.log(len(networks) * views))
+    return jax.device_get(summarize(jnp.asarray(scores), jnp.asarray(reader.labels))), shapes
+
+
+def _outputs(
+    network: Network,
+    buckets: Sequence[Bucket],
+    *,
+    protocol: Protocol,
+    reader: ViewReader,
+    replicas: Replicas,
+    batch_size: int,
+    summarized: bool,
+    quiet: bool,
+) -> Iterator[tuple[Int32[np.ndarray, " n"], PyTree]]:
+    """Yields the step's output for each batch of views, after the examples of its first rows."""
+    step = replicas.map(
+        _step(
+            network.model,
+            network.statistics,
+            method=protocol.method,
+            mirrored=protocol.mirrored,
+            summarized=summarized,
+        )
+    )
+    variables = replicas.place(network.variables)
+    pixels = batch_size * network.preparation.image_size**2
+    bar = tqdm(
+        total=sum(len(bucket.examples) for bucket in buckets),
+        desc=f"{network.name}, views of {len(buckets)} shapes",
+        unit=" views",
+        disable=True if quiet else None,  # None: where nobody watches
+    )
+    with bar:
+        for bucket in buckets:
+            rows = replicas.round_up(bucket.rows(pixels, 1 + protocol.mirrored))
+            batches = reader.batches(
+                bucket,
+                protocol.resampling(network.preparation),
+                rows=rows,
+                channels=network.channels,
+            )
+            first = range(0, len(bucket.examples), rows)
+            found = run_batches(step, variables, batches, replicas)
+            for start, output in zip(first, found, strict=True):
+                examples = bucket.examples[start : start + rows]
+                yield examples, output
+                bar.update(len(examples))
+
+
+def run_batches(
+    step: Step, variables: Variables, batches: Iterator[Batch], replicas: Replicas
+) -> Iterator[PyTree]:
+    """Yields the step's output for each batch, on the host, two batches behind the devices.
+
+    So the devices do not wait for the host; nor are they far ahead of it, because devices that
+    share the host's threads need them.
+    """
+    ahead = collections.deque()
+    with prefetch(map(replicas.shard, batches)) as sharded:
+        for batch in sharded:
+            ahead.append(step(variables, batch))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield jax.device_get(ahead.popleft())
+        while ahead:
+            yield jax.device_get(ahead.popleft())
+
+
+def _step(
+    model: nn.Module,
+    statistics: Statistics,
+    *,
+    method: str | None = None,
+    mirrored: bool = False,
+    summarized: bool = True,
+) -> Step:
+    """Returns the step of one replica, from `image` and `label` to the outputs for all replicas.
+
+    Args:
+      model: The network.
+      statistics: The mean and the deviation that normalise the images; a mean image is stretched to
+        their size.
+      method: The network's method that is applied; by default its call.
+      mirrored: Average the probabilities of each image and its mirror image.
+      summarized: Return `Predictions`; else the log-probabilities, float32 [rows, classes].
+    """
+
+    def step(variables: Variables, batch: Mapping[str, Array]) -> PyTree:
+        image = {"image": batch["image"]}
+        images = preprocess(image, _stretched(statistics, batch["image"].shape[1:]), padding=0)
+        if mirrored:
+            images = jnp.concatenate([images, images[:, :, ::-1]])
+        logits = model.apply(variables, images, train=False, method=method)
+        scores = jax.nn.log_softmax(cast(Array, logits))
+        if mirrored:
+            scores = jnp.logaddexp(*jnp.split(scores, 2)) - np.float32(np.log(2))
+        output = summarize(scores, batch["label"]) if summarized else scores
+        return lax.all_gather(output, AXIS, tiled=True)
+
+    return step
+
+
+def _stretched(statistics: Statistics, shape: tuple[int, ...]) -> Statistics:
+    """Returns the statistics with a mean image of this shape, where they have one."""
+    mean = jnp.asarray(statistics.mean)
+    if mean.ndim == 1 or mean.shape == shape:
+        return statistics
+    return statistics._replace(mean=jax.image.resize(mean, shape, "linear"))
