@@ -10,22 +10,20 @@ from typing import get_args
 from resnet_jax.cli.frame import Parser, add_checkpoint, choose_checkpoint
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, weights_of_run
-from resnet_jax.interop.naming import DialectName
-from resnet_jax.interop.read import read_weights
-from resnet_jax.interop.write import write_weights
+from resnet_jax.interop import DialectName, read_weights, write_weights
 
 _DIALECTS = get_args(DialectName)
 _DESTINATION = "NAME.safetensors, NAME.h5 (Keras), NAME.caffemodel, or a folder to be made"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Converts what the command line says.
+    """Converts weights.
 
     Args:
       arguments: The command line after the command.
 
     Raises:
-      InputError: It is wrong, or the source cannot be read, or the destination be written.
+      InputError: It is wrong, the source cannot be read, or the destination cannot be written.
     """
     parser = Parser("convert", __doc__)
     parser.add_argument("source", help="file, folder, owner/name of the hub, or workdir of a run")

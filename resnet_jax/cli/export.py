@@ -11,12 +11,12 @@ from resnet_jax.cli.frame import Parser, add_checkpoint, choose_checkpoint
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import is_run, restore
 from resnet_jax.files import check_writable, resolve_path, write_atomically
+from resnet_jax.interop import load_pretrained
 from resnet_jax.interop.export import PLATFORMS, export_stablehlo
-from resnet_jax.interop.pretrained import load_pretrained
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Exports what the command line says.
+    """Exports a network.
 
     Args:
       arguments: The command line after the command.

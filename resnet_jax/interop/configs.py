@@ -1,14 +1,16 @@
-"""What timm, Hugging Face and Keras say of a network in a config, read and written."""
+"""Configs of timm, Hugging Face and Keras: the fields of a network that they decide, in and out.
+
+They are read as data: nothing in them is made or run.
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resnet_jax import models
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
-from resnet_jax.interop.keras_config import fields_of_keras
-from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.families.key_map import DialectName, Fields
 from resnet_jax.interop.preprocessing import Json
 from resnet_jax.interop.weights import Weights
 from resnet_jax.models import BottleneckBlock, ResNet
@@ -16,35 +18,42 @@ from resnet_jax.models import BottleneckBlock, ResNet
 _TIMM_PLAIN = re.compile(r"(tv_)?resnet\d+")
 _TIMM_VISIBLE = {"num_classes", "in_chans"}
 _HUGGING_FACE_FORM = {"hidden_act": "relu", "downsample_in_first_stage": False}
+_DEPTH = ("stage_sizes", "block", "width")
+_KERAS_LAYERS = {
+    *("InputLayer", "ZeroPadding2D", "Conv2D", "BatchNormalization", "Activation", "MaxPooling2D"),
+    *("Add", "GlobalAveragePooling2D", "Dense"),
+}
+_SHOWN = 60
+
+_Layers = Mapping[str, Mapping[str, Json]]
 
 
-def said_by_config(config: Mapping[str, Json] | None, dialect: DialectName) -> dict[str, Any]:
+def fields_of_config(config: Mapping[str, Json] | None, dialect: DialectName) -> Fields:
     """Returns the fields of a network that a library's config decides.
 
     Args:
-      config: A `config.json`, or what Keras says of a model.
+      config: A `config.json`, or Keras' config of a model.
       dialect: The library.
 
     Raises:
-      InputError: It is another network than those here.
+      InputError: It is of another network than those here.
     """
     if config is None:
         return {}
-    if dialect == "timm":
-        name, more = config.get("architecture"), config.get("model_args") or {}
-        if not _TIMM_PLAIN.fullmatch(str(name)):
-            raise InputError(f"timm's {name} is another network than ResNet-18 to 152")
-        if not isinstance(more, dict) or more.keys() - _TIMM_VISIBLE:
-            raise InputError(f"timm's {name} was changed by {more}, which is not known here")
-    if dialect == "huggingface":
-        for key, value in _HUGGING_FACE_FORM.items():
-            if config.get(key, value) != value:
-                raise InputError(f"{key} is {config[key]}; here it is {value}")
-        first = config.get("downsample_in_bottleneck", False)
-        return {"stride_on": "1x1" if first else "3x3"}
-    if dialect == "keras":
-        return fields_of_keras(config)
-    return {}
+    match dialect:
+        case "timm":
+            _check_timm(config)
+            return {}
+        case "huggingface":
+            for key, value in _HUGGING_FACE_FORM.items():
+                if config.get(key, value) != value:
+                    raise InputError(f"{key} is {config[key]}; here it is {value}")
+            first = config.get("downsample_in_bottleneck", False)
+            return {"stride_on": "1x1" if first else "3x3"}
+        case "keras":
+            return _fields_of_keras(config)
+        case _:
+            return {}
 
 
 def configs_of(weights: Weights, dialect: DialectName) -> dict[str, dict[str, Json]]:
@@ -53,26 +62,31 @@ def configs_of(weights: Weights, dialect: DialectName) -> dict[str, dict[str, Js
     Raises:
       InputError: The library cannot make this one.
     """
-    match dialect:
-        case "timm":
-            return {"config.json": _timm_config(weights, _resnet(weights))}
-        case "huggingface":
+    match dialect, weights.network:
+        case "timm", ResNet() as network:
+            return {"config.json": _timm_config(weights, network)}
+        case "huggingface", ResNet() as network:
             return {
-                "config.json": _hugging_face_config(weights, _resnet(weights)),
+                "config.json": _hugging_face_config(weights, network),
                 "preprocessor_config.json": preprocessings.to_hugging_face(weights.preprocessing),
             }
         case _:
             return {}
 
 
-def _resnet(weights: Weights) -> ResNet:
-    assert isinstance(weights.network, ResNet)  # they name no others
-    return weights.network
+def _check_timm(config: Mapping[str, Json]) -> None:
+    name, more = config.get("architecture"), config.get("model_args") or {}
+    if not _TIMM_PLAIN.fullmatch(str(name)):
+        raise InputError(f"timm's {name} is another network than ResNet-18 to 152")
+    if not isinstance(more, dict) or more.keys() - _TIMM_VISIBLE:
+        raise InputError(f"timm's {name} was changed by {more}, which is not known here")
 
 
 def _timm_config(weights: Weights, network: ResNet) -> dict[str, Json]:
+    depth = [getattr(network, field) for field in _DEPTH]
     for name in models.list_models():
-        if name.startswith("resnet") and _same_depth(models.create_model(name), network):
+        other = models.create_model(name)
+        if name.startswith("resnet") and [getattr(other, field) for field in _DEPTH] == depth:
             break
     else:
         raise InputError(
@@ -91,28 +105,98 @@ def _timm_config(weights: Weights, network: ResNet) -> dict[str, Json]:
     }
 
 
-def _same_depth(one: Any, other: ResNet) -> bool:
-    return all(getattr(one, field) == getattr(other, field) for field in _DEPTH)
-
-
-_DEPTH = ("stage_sizes", "block", "width")
-
-
 def _hugging_face_config(weights: Weights, network: ResNet) -> dict[str, Json]:
     bottleneck = network.block is BottleneckBlock
     expansion = 4 if bottleneck else 1
+    stages = range(len(network.stage_sizes))
     return {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",
         "num_channels": weights.channels,
         "num_labels": network.num_classes,
         "embedding_size": network.width,
-        "hidden_sizes": [
-            network.width * 2**stage * expansion for stage in range(len(network.stage_sizes))
-        ],
+        "hidden_sizes": [network.width * 2**stage * expansion for stage in stages],
         "depths": list(network.stage_sizes),
         "layer_type": "bottleneck" if bottleneck else "basic",
-        "hidden_act": "relu",
-        "downsample_in_first_stage": False,
+        **_HUGGING_FACE_FORM,
         "downsample_in_bottleneck": network.stride_on == "1x1",
     }
+
+
+def _fields_of_keras(config: Mapping[str, Json]) -> Fields:
+    """Returns the fields of a residual network that Keras' config of it decides.
+
+    Raises:
+      InputError: It has layers that a residual network does not have, such as a Lambda, which would
+        run its author's code, or lacks some, or they differ from those of one.
+    """
+    layers = _layers_of_keras(config)
+    norms = [layer for layer in layers.values() if layer["class"] == "BatchNormalization"]
+    activations = [layer for layer in layers.values() if layer["class"] == "Activation"]
+    if _only("activation", activations) != "relu":
+        raise InputError("its activations are not all 'relu'")
+    if _of(layers, "conv1_pad", "padding") != [[3, 3], [3, 3]]:
+        raise InputError("it does not pad images by 3 pixels on each side")
+    padding = _of(layers, "pool1_pad", "padding")
+    if padding not in ([[0, 1], [0, 1]], [[1, 1], [1, 1]]):
+        raise InputError(f"it pads its max-pool by {str(padding)[:_SHOWN]!a}")
+    return {
+        "bn_epsilon": _number("epsilon", norms),
+        "bn_momentum": _number("momentum", norms),
+        "pool_padding": tuple(padding[0]),
+        "stride_on": _stride_on(layers),
+    }
+
+
+def _layers_of_keras(config: Mapping[str, Json]) -> _Layers:
+    """Returns the fields of each layer by its name, with its class."""
+    layers: dict[str, Mapping[str, Json]] = {}
+    model = config.get("config")
+    described = model.get("layers") if isinstance(model, dict) else None
+    if not isinstance(described, list):
+        raise InputError("its config describes no model of layers")
+    for layer in described:
+        kind, fields = (
+            (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (0, 0)
+        )
+        if not isinstance(kind, str) or not isinstance(fields, dict):
+            raise InputError("its config describes a layer that is none")
+        if kind not in _KERAS_LAYERS:
+            raise InputError(
+                f"it has a layer of the class {kind[:_SHOWN]!a}, which no residual network of "
+                "Keras has; nothing was run"
+            )
+        layers[str(fields.get("name"))] = {**fields, "class": kind}
+    return layers
+
+
+def _stride_on(layers: _Layers) -> str:
+    if "conv3_block1_1_conv" not in layers:
+        return "1x1"  # a single stage has no stride
+    match [_of(layers, f"conv3_block1_{i}_conv", "strides") for i in (1, 2)]:
+        case [[2, 2], [1, 1]]:
+            return "1x1"
+        case [[1, 1], [2, 2]]:
+            return "3x3"
+        case strides:
+            raise InputError(f"a block of it has the strides {str(strides)[:_SHOWN]!a}")
+
+
+def _of(layers: _Layers, name: str, field: str) -> Any:
+    if field not in layers.get(name, {}):
+        raise InputError(f"its config has no layer {name} with {field}")
+    return layers[name][field]
+
+
+def _number(field: str, layers: Iterable[Mapping[str, Json]]) -> float:
+    value = _only(field, layers)
+    if not isinstance(value, int | float) or not 0 < value < 1:
+        raise InputError(f"its normalisations have the {field} {str(value)[:_SHOWN]!a}")
+    return float(value)
+
+
+def _only(field: str, layers: Iterable[Mapping[str, Json]]) -> Json:
+    values = [layer.get(field) for layer in layers]
+    if not values or any(value != values[0] for value in values):
+        raise InputError(f"its layers do not have one {field}")
+    return values[0]

@@ -1,4 +1,4 @@
-"""What has to be done to an image before a network sees it, as its weights were made with."""
+"""Preprocessing of images: the resize, crop, mean and deviation that weights were trained with."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 _PILLOW = {2: "bilinear", 3: "bicubic"}
 _CONVNEXT_SQUASHES = 384
-_MOST_PIXELS = 4096  # of a side; a file of strangers does not decide to allocate more
+_MOST_PIXELS = 4096  # of a side: a stranger's file does not decide on huge images
 
 
 class Preprocessing(NamedTuple):
@@ -24,11 +24,11 @@ class Preprocessing(NamedTuple):
 
     Attributes:
       image_size: Height and width of the crop, in pixels.
-      resize: Pixels of the shorter side before it.
-      interpolation: How it is resized.
-      mean: What is subtracted from each channel, for images of 0 to 1.
-      std: What the difference is divided by, in the same units.
-      mean_image: What is subtracted instead of `mean`, for images of 0 to 255; None for most.
+      resize: Pixels of the shorter side before the crop.
+      interpolation: "bilinear" or "bicubic".
+      mean: Mean of each channel, of images of 0 to 1.
+      std: Deviation of each channel, in the same units.
+      mean_image: Subtracted instead of `mean`, of images of 0 to 255; None for most.
     """
 
     image_size: int = 224
@@ -39,19 +39,19 @@ class Preprocessing(NamedTuple):
     mean_image: Float32[np.ndarray, "h w c"] | None = None
 
     def statistics(self) -> Statistics:
-        """Returns what the data room subtracts and divides by."""
+        """Returns mean and deviation for pixels of 0 to 255."""
         mean = 255 * np.array(self.mean) if self.mean_image is None else self.mean_image
         std = 255 * np.array(self.std)
         return Statistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
 
 
 def usual(channels: int = 3, side: int = 224) -> Preprocessing:
-    """Returns the preprocessing of a network of which nothing is said.
+    """Returns the preprocessing of a network whose source has none.
 
     Args:
-      channels: Of its images. For three the mean and the deviation of ImageNet's colours; others
-        stay as they are, from 0 to 1, for whose mean is not known.
-      side: Of its images; they are the centre, 7/8 of the shorter side, as 224 pixels are of 256.
+      channels: Channels of its images. Three are normalised with ImageNet's colours; others stay
+        from 0 to 1, as their mean is not known.
+      side: Side of its images in pixels: the centre, 7/8 of the shorter side, as 224 of 256.
     """
     resize = round(side * 256 / 224)
     if channels == 3:
@@ -65,10 +65,10 @@ def of_statistics(
     """Returns the preprocessing of a run.
 
     Args:
-      statistics: What the run subtracts and divides by.
+      statistics: The run's mean and deviation, of pixels of 0 to 255.
       image_size: Height and width of its images for evaluation, in pixels.
       resize: Pixels of their shorter side before the crop.
-      interpolation: How they are resized.
+      interpolation: "bilinear" or "bicubic".
     """
     mean = np.asarray(statistics.mean, np.float64)
     return Preprocessing(
@@ -85,7 +85,7 @@ def of_timm(config: Mapping[str, Json]) -> Preprocessing:
     """Returns the preprocessing of a `pretrained_cfg` of timm, for its training size.
 
     Raises:
-      InputError: It has none that the data room has.
+      InputError: The data room has no such preprocessing.
     """
     try:
         size = int(config["input_size"][-1])  # pyrefly: ignore
@@ -101,7 +101,7 @@ def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
     """Returns the preprocessing of a `preprocessor_config.json` of Hugging Face.
 
     Raises:
-      InputError: It has none that the data room has.
+      InputError: The data room has no such preprocessing.
     """
     try:
         for step in ("do_resize", "do_normalize", "do_rescale"):
@@ -126,10 +126,10 @@ def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
 
 
 def of_json(config: Mapping[str, Json]) -> Preprocessing:
-    """Returns what `to_json` wrote.
+    """Returns the preprocessing that `to_json` wrote.
 
     Raises:
-      InputError: It did not write this.
+      InputError: It has other fields or values.
     """
     try:
         return _checked(*(config[field] for field in Preprocessing._fields[:5]))
@@ -145,7 +145,7 @@ def to_json(preprocessing: Preprocessing) -> dict[str, Json]:
 
 
 def to_timm(preprocessing: Preprocessing) -> dict[str, Json]:
-    """Returns the part of timm's `pretrained_cfg` that says how images are prepared."""
+    """Returns the part of timm's `pretrained_cfg` with the preprocessing."""
     size, resize = preprocessing.image_size, preprocessing.resize
     crop = size / resize
     if math.floor(size / crop) < resize:  # by the last bit

@@ -10,13 +10,17 @@ from jaxtyping import Float32, PyTree
 
 from resnet_jax.data import Statistics
 from resnet_jax.errors import InputError
-from resnet_jax.interop.beside import is_beside, settled
-from resnet_jax.interop.families import Network
-from resnet_jax.interop.form import network_shapes
-from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.extra_arrays import fold_biases, is_extra
+from resnet_jax.interop.families.key_map import DialectName
 from resnet_jax.interop.preprocessing import Preprocessing
 from resnet_jax.interop.read import read_weights
-from resnet_jax.interop.weights import Variables, image_channels, of_variables
+from resnet_jax.interop.weights import (
+    Variables,
+    image_channels,
+    network_shapes,
+    of_variables,
+    shapes_of,
+)
 from resnet_jax.interop.write import write_weights
 
 
@@ -26,11 +30,11 @@ class Pretrained(NamedTuple):
     Attributes:
       network: The network.
       variables: Its `params` and `batch_stats`, which may be empty; float32, on the host.
-      preprocessing: What images have to go through to become its input.
+      preprocessing: How images become its input.
       source: Where it comes from.
     """
 
-    network: Network
+    network: nn.Module
     variables: dict[str, PyTree[Float32[np.ndarray, "..."]]]
     preprocessing: Preprocessing
     source: str
@@ -38,14 +42,14 @@ class Pretrained(NamedTuple):
     @property
     def in_channels(self) -> int:
         """Channels of the images."""
-        flat = traverse_util.flatten_dict(self.variables, sep="/")
-        return image_channels(self.network, cast(dict[str, np.ndarray], flat))
+        flat = cast(dict[str, np.ndarray], traverse_util.flatten_dict(self.variables, sep="/"))
+        return image_channels(self.network, shapes_of(flat))
 
     def statistics(self) -> Statistics:
-        """Returns what images are normalised with.
+        """Returns the statistics that images are normalised with.
 
         Raises:
-          InputError: It is for images of other channels.
+          InputError: They are for images of other channels.
         """
         there, here = len(self.preprocessing.mean), self.in_channels
         if there != here:
@@ -65,42 +69,41 @@ def load_pretrained(
 ) -> Pretrained:
     """Returns a network with weights of torchvision, timm, Hugging Face, Keras, Caffe or our own.
 
-    Its form is recognised: depth, block, width and number of classes by the arrays. Which
-    convolution has the stride and how the max-pool is padded is said by files that were written
-    here and by the configs of Hugging Face and Keras; for the others it is as is usual with them:
-    v1.5 in torchvision and timm, v1 in Keras and Caffe.
+    Depth, block, width and number of classes are recognised by the arrays. Which convolution has
+    the stride, and how the max-pool is padded, comes from the metadata of files that were written
+    here and from the configs of Hugging Face and Keras; else it is the library's usual form: v1.5
+    in torchvision and timm, v1 in Keras and Caffe.
 
-    Images are RGB, whatever the source wants: where that is BGR (Keras, Caffe), the inputs of the
-    first kernel are reversed. Biases of convolutions before a normalisation (Keras; conv1 of He's
-    ResNet-50) are folded into its running mean, with which the network computes the same, in
-    training too; `read_weights` keeps them beside.
+    Images are RGB for all: where the source has BGR (Keras, Caffe), the inputs of the first kernel
+    are reversed. Biases of convolutions before a normalisation (Keras; conv1 of He's ResNet-50) are
+    folded into its running mean, with which the network computes the same, in training too;
+    `read_weights` keeps them beside.
 
     Args:
       source: A file of safetensors; a file of PyTorch (`.pth`), which is read without running
-        anything that is in it; a file of Keras (`.h5`, `.weights.h5` or `.keras`, for which the
-        package `h5py` has to be installed), or Caffe (`.caffemodel`); a folder with
+        anything in it; a file of Keras (`.h5`, `.weights.h5` or `.keras`, which need the package
+        `h5py`), or Caffe (`.caffemodel`, which needs `protobuf`); a folder with
         `model.safetensors` and perhaps `config.json` and `preprocessor_config.json`, or with a
         `.caffemodel` and perhaps a `mean.binaryproto`; or an id of the Hugging Face hub,
-        `owner/name` or `owner/name@revision`, for which the package `huggingface_hub` has to be
-        installed.
+        `owner/name` or `owner/name@revision`, which needs the package `huggingface_hub`.
       num_classes: Classes of a new head, which starts at zero; by default the head is the
         source's.
-      dialect: Whose names the source has; by default it is recognised.
-      preprocessing: What images have to go through; by default what the source says, or what is
-        usual with it.
-      **options: Fields of the network, such as `stride_on`, `dtype` or `bn_group_size`, before
-        those that were recognised.
+      dialect: The library that named the arrays; by default it is recognised.
+      preprocessing: How images are prepared; by default as the source says, or as is usual with
+        its dialect.
+      **options: Fields of the network, such as `stride_on`, `dtype` or `bn_group_size`, which
+        override the recognised ones.
 
     Raises:
-      InputError: There is no such source, it cannot be read, or its arrays are those of no
-        network; the message has the first names and shapes that differ.
+      InputError: There is no such source, it cannot be read, or its arrays belong to no network
+        here; the message has the first names and shapes that differ.
     """
     weights = read_weights(source, dialect=dialect, preprocessing=preprocessing, **options)
     network = weights.network
     arrays = {
-        name: np.ascontiguousarray(array, np.float32).reshape(array.shape)
-        for name, array in settled(weights.arrays).items()
-        if not is_beside(name)
+        name: np.asarray(array, np.float32, order="C")
+        for name, array in fold_biases(weights.arrays).items()
+        if not is_extra(name)
     }
     if num_classes is not None:
         network = network.clone(num_classes=num_classes)
@@ -126,21 +129,21 @@ def save_pretrained(
     """Writes a network as a library has it.
 
     Args:
-      network: The network, of a class of this package; other libraries have some of them alone.
+      network: The network, of a class of this package; each library has only some of them.
       variables: Its `params` and, if it has any, `batch_stats`.
       destination: A file `NAME.safetensors`, which torch's `load_state_dict` takes once
         `safetensors.torch.load_file` has read it; or a folder to be made, with the configs from
         which timm and transformers make the network; `NAME.h5` for Keras, `NAME.caffemodel` (or a
         folder) for Caffe.
       to: The library, or "resnet_jax" for our own names.
-      preprocessing: What images have to go through; by default what is usual for ImageNet, or, for
-        images of other than 3 channels, nothing but to be resized and cropped.
-      force: Write even where the library's network would compute something else, because it pads
+      preprocessing: How images are prepared; by default as is usual for ImageNet, or, for images of
+        other than 3 channels, resized and cropped only.
+      force: Write it although the library's network would compute something else, because it pads
         the max-pool or places the stride in another way.
 
     Raises:
-      InputError: It is another network, the variables are not its, the library has no such
-        network, or there is something at the destination.
+      InputError: The network is of another class, the variables are not its own, the library has no
+        such network, or there is something at the destination.
     """
     weights = of_variables(network, variables, preprocessing, "the network")
     write_weights(weights, destination, to, force=force)

@@ -9,26 +9,32 @@ from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
-from resnet_jax.interop.beside import beside_shapes, filled, is_beside
-from resnet_jax.interop.configs import said_by_config
-from resnet_jax.interop.families import recognise, vocabulary
-from resnet_jax.interop.families.family import Look
-from resnet_jax.interop.form import check_fit, check_types, network_shapes
-from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.configs import fields_of_config
+from resnet_jax.interop.extra_arrays import extra_shapes, filled, is_extra
+from resnet_jax.interop.families import key_map, recognise, usual_side
+from resnet_jax.interop.families.key_map import DialectName
+from resnet_jax.interop.metadata import class_name_of, fields_of, read_entry
 from resnet_jax.interop.preprocessing import Json, Preprocessing
-from resnet_jax.interop.said import read_entry, said_fields, said_module
-from resnet_jax.interop.source import Found, find
-from resnet_jax.interop.weights import MEAN_IMAGE, Weights
+from resnet_jax.interop.source import Contents, read_source
+from resnet_jax.interop.weights import (
+    MEAN_IMAGE,
+    Weights,
+    check_fit,
+    check_types,
+    image_channels,
+    network_shapes,
+    shapes_of,
+)
 
 _TORCHVISION_V2 = ("-11ad3fa6", "-cd907fc2", "-f82ba261")
 """Ends of the names of torchvision's second weights (of 50, 101 and 152 layers)."""
 
 _TORCHVISION_GOOGLENET = "-1378be20"
-"""End of the name of torchvision's weights of GoogLeNet, which want other images than the rest."""
+"""End of the name of torchvision's weights of GoogLeNet, which need other images than the rest."""
 
 _LONGEST_MESSAGE = 1000
 _HALF = (0.5, 0.5, 0.5)
-_CAFFE_MEANS = {
+_MEAN_COLOURS = {
     "keras": (123.68, 116.779, 103.939),
     "caffe": (123.151630838, 115.902882574, 103.062623801),
 }
@@ -44,78 +50,88 @@ def read_weights(
 ) -> Weights:
     """Returns the network that a file's arrays belong to, and the arrays.
 
-    What the arrays show of the network is recognised by them, as is whose names they have. Where
-    the stride and the padding of the max-pool are is not in them: a file that was written here says
-    it, as do the configs of Hugging Face and Keras; else it is as is usual with the library.
+    The dialect and the fields that arrays show are recognised by names and shapes. Arrays do not
+    show where the stride and the padding of the max-pool are: these come from the metadata of files
+    that were written here and from the configs of Hugging Face and Keras, else from the library's
+    usual form.
 
     Args:
-      source: What `load_pretrained` takes.
-      dialect: Whose names they are; by default it is recognised.
-      preprocessing: What images have to go through; by default what the source says, or what is
-        usual with this dialect.
-      **options: Fields of the network, before what was recognised.
+      source: As in `load_pretrained`.
+      dialect: The library that named the arrays; by default it is recognised.
+      preprocessing: How images are prepared; by default as the source says, or as is usual with
+        the dialect.
+      **options: Fields of the network, which override the recognised ones.
 
     Raises:
-      InputError: There is no such source, it cannot be read, or the arrays are those of no
-        network; the message has the first names and shapes that differ.
+      InputError: There is no such source, it cannot be read, or the arrays belong to no network
+        here; the message has the first names and shapes that differ.
     """
     try:
-        found = find(source)
+        contents = read_source(source)
     except InputError as error:
         raise InputError(_printable(str(error))) from error
     try:
-        return _weights(found, str(source), dialect, preprocessing, options)
+        return _weights(contents, str(source), dialect, preprocessing, options)
     except InputError as error:
         raise InputError(_printable(f"{source} cannot be taken: {error}")) from error
 
 
 def _printable(message: str) -> str:
-    """Returns a message, in which a stranger's words may stand, fit for a terminal."""
+    """Returns a message, which can quote a stranger's file, fit for a terminal."""
     shown = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
     return "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def _weights(
-    found: Found,
+    contents: Contents,
     source: str,
     dialect: DialectName | None,
     preprocessing: Preprocessing | None,
     options: Mapping[str, Any],
 ) -> Weights:
-    arrays = dict(found.arrays)
-    mean_image = arrays.pop(MEAN_IMAGE, None)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    entry = read_entry(found.metadata)
-    family, dialect = recognise(shapes, dialect or _timm(found), said_module(entry))
-    speech = vocabulary(family, dialect)
-    said = said_fields(entry, family)
-    if sum(said.get("stage_sizes", ())) > len(arrays):
-        raise InputError(f"it says of its network {said['stage_sizes']}, and has fewer arrays")
-    fields = {**speech.form, **speech.fields(shapes), **said}
-    fields |= {**said_by_config(found.config, dialect), **options}
+    arrays = dict(contents.arrays)
+    mean_image = arrays.pop(MEAN_IMAGE, contents.mean_image)
+    shapes = shapes_of(arrays)
+    entry = read_entry(contents.metadata)
+    if dialect is None and "architecture" in (contents.config or {}):
+        dialect = "timm"
+    network_class, dialect = recognise(shapes, dialect, class_name_of(entry))
+    keys = key_map(network_class, dialect)
+    saved = fields_of(entry, network_class)
+    if sum(saved.get("stage_sizes", ())) > len(arrays):
+        raise InputError(
+            f"it says of its network {list(saved['stage_sizes'])}, and has fewer arrays"
+        )
+    fields = {**keys.form, **keys.infer(shapes), **saved}
+    fields |= {**fields_of_config(contents.config, dialect), **options}
     try:
-        network = family.module(**fields)
+        network = network_class(**fields)
     except TypeError as error:
         raise InputError(f"its network cannot be made: {error}") from error
-    place = functools.partial(speech.place, network)
-    channels = family.channels(Look(shapes, place))
-    expected = network_shapes(network, channels)
-    expected |= beside_shapes(expected)
-    check_fit(place, shapes, expected)
-    ours = {
-        name: there.here(arrays[there.name])
+    key = functools.partial(keys.key, network)
+    expected = network_shapes(network, 3)
+    our_shapes = {
+        name: theirs.our_shape(shapes[theirs.name])
         for name in expected
-        if (there := place(name)) is not None and there.name in arrays
+        if (theirs := key(name)) is not None and theirs.name in shapes
+    }
+    channels = image_channels(network, our_shapes)
+    expected = network_shapes(network, channels)
+    expected = {**expected, **extra_shapes(expected)}
+    check_fit(key, shapes, expected)
+    ours = {
+        name: theirs.to_ours(arrays[theirs.name])
+        for name in expected
+        if (theirs := key(name)) is not None and theirs.name in arrays
     }
     check_types(ours)
-    for name in filter(is_beside, list(ours)):
-        fill = speech.fill(network, name)
+    for name in filter(is_extra, list(ours)):
+        fill = keys.fill(network, name)
         if fill is not None and ours[name].tobytes() == filled(ours, name, fill).tobytes():
-            del ours[name]  # as it is where nothing else is known
+            del ours[name]  # as where nothing else is known
     if preprocessing is None:
-        usual = preprocessings.usual(channels, family.side)
-        preprocessing = _preprocessing(found, dialect, entry, usual)
-        mean_image = found.mean_image if mean_image is None else mean_image
+        usual = preprocessings.usual(channels, usual_side(network_class))
+        preprocessing = _preprocessing(contents, dialect, entry, usual)
         if mean_image is not None:
             size = preprocessing.image_size
             shape = (size, size, channels)
@@ -125,27 +141,23 @@ def _weights(
     return Weights(network, ours, preprocessing, source)
 
 
-def _timm(found: Found) -> DialectName | None:
-    return "timm" if "architecture" in (found.config or {}) else None
-
-
 def _preprocessing(
-    found: Found, dialect: DialectName, entry: Mapping[str, Json], usual: Preprocessing
+    contents: Contents, dialect: DialectName, entry: Mapping[str, Json], usual: Preprocessing
 ) -> Preprocessing:
-    config = (found.config or {}).get("pretrained_cfg")
+    config = (contents.config or {}).get("pretrained_cfg")
     match entry.get("preprocessing"):
-        case dict() as said:
-            return preprocessings.of_json(said)
-        case _ if dialect in _CAFFE_MEANS:
-            mean = tuple(value / 255 for value in _CAFFE_MEANS[dialect])
+        case dict() as saved:
+            return preprocessings.of_json(saved)
+        case _ if dialect in _MEAN_COLOURS:
+            mean = tuple(value / 255 for value in _MEAN_COLOURS[dialect])
             return Preprocessing(mean=mean, std=(1 / 255,) * 3)
         case _ if dialect == "timm" and isinstance(config, dict):
             return preprocessings.of_timm(config)
-        case _ if dialect == "huggingface" and found.preprocessor is not None:
-            return preprocessings.of_hugging_face(found.preprocessor)
-        case _ if dialect == "torchvision" and found.path.stem.endswith(_TORCHVISION_V2):
+        case _ if dialect == "huggingface" and contents.preprocessor is not None:
+            return preprocessings.of_hugging_face(contents.preprocessor)
+        case _ if dialect == "torchvision" and contents.path.stem.endswith(_TORCHVISION_V2):
             return Preprocessing(resize=232)
-        case _ if dialect == "torchvision" and found.path.stem.endswith(_TORCHVISION_GOOGLENET):
+        case _ if dialect == "torchvision" and contents.path.stem.endswith(_TORCHVISION_GOOGLENET):
             return Preprocessing(mean=_HALF, std=_HALF)
         case _:
             return usual

@@ -1,6 +1,7 @@
-"""Where weights lie: a file, a folder as the hub has them, or the hub itself."""
+"""Sources of weights: a file, a folder as on the Hugging Face hub, or the hub itself."""
 
 import json
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -8,32 +9,33 @@ from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import resolve_path
-from resnet_jax.interop.caffe_file import read_caffe, read_mean_image
-from resnet_jax.interop.hdf5 import MAGIC as HDF5_MAGIC
-from resnet_jax.interop.hub import WEIGHTS, download, is_hub_id
-from resnet_jax.interop.keras_file import is_keras_archive, read_keras
+from resnet_jax.interop.formats import ENTRY
+from resnet_jax.interop.formats.caffe import read_caffe, read_mean_image
+from resnet_jax.interop.formats.keras import HDF5_MAGIC, is_keras_archive, read_keras
+from resnet_jax.interop.formats.pytorch import ZIP_MAGIC, read_torch
+from resnet_jax.interop.formats.safetensors import read_safetensors
 from resnet_jax.interop.preprocessing import Json
-from resnet_jax.interop.safetensors_file import read_safetensors
-from resnet_jax.interop.said import ENTRY
-from resnet_jax.interop.torch_file import ZIP_MAGIC, read_torch
 
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the one that is preferred first
+_CONFIGS = ["config.json", "preprocessor_config.json"]
 _CAFFE = ".caffemodel"
 _MEAN = "*mean.binaryproto"
 _LEGACY_MAGICS = (b"\x80\x02", b"./Pa", b"sys_")
-_LOOKED_AT = 9
+_MAGIC_BYTES = 9
 _LONGEST_NAME = 200
 
 
-class Found(NamedTuple):
-    """What a source holds, as it stands there.
+class Contents(NamedTuple):
+    """Contents of a source, in the names and layout of its library.
 
     Attributes:
       arrays: Arrays by name.
       metadata: Strings beside them, in the same file.
-      config: The folder's `config.json`, or what a file of Keras says of its model.
+      config: The folder's `config.json`, or Keras' config of a model.
       preprocessor: The folder's `preprocessor_config.json`.
       path: The file of the arrays.
-      mean_image: That of a folder of Caffe's.
+      mean_image: The mean image in a folder of Caffe.
     """
 
     arrays: dict[str, np.ndarray]
@@ -44,50 +46,78 @@ class Found(NamedTuple):
     mean_image: np.ndarray | None = None
 
 
-def find(source: epath.PathLike) -> Found:
-    """Reads what is at a source.
+def read_source(source: epath.PathLike) -> Contents:
+    """Returns the contents of a source.
 
     Args:
       source: A file; a folder with `model.safetensors` or `pytorch_model.bin`, and perhaps
         `config.json` and `preprocessor_config.json`, or with one `.caffemodel` and perhaps a
-        `mean.binaryproto`; or an id of the hub.
+        `mean.binaryproto`; or `owner/name` or `owner/name@revision` of the hub.
 
     Raises:
       InputError: There is nothing, or it cannot be read.
     """
     path = resolve_path(source)
     if not path.exists():
-        if not is_hub_id(str(source)):
-            raise InputError(f"there is no file or folder {source}")
-        path = download(str(source))
+        path = _download(str(source))
     config = preprocessor = mean_image = None
     if path.is_dir():
         folder, path = path, _weights_of(path)
         if path.suffix == _CAFFE:
             mean_image = _mean_image_of(folder)
         else:
-            config = _read_json(folder / "config.json")
-            preprocessor = _read_json(folder / "preprocessor_config.json")
-    found = _read(path)
-    for name in found.arrays:
+            config, preprocessor = (_read_json(folder / name) for name in _CONFIGS)
+    contents = _read_file(path)
+    for name in contents.arrays:
         if not name.isprintable() or len(name) > _LONGEST_NAME:
             raise InputError(f"{path} has the name {name[:_LONGEST_NAME]!a}, which is no name")
-    return found._replace(
-        arrays=_without_wrappers(found.arrays),
-        config=config or found.config,
+    return contents._replace(
+        arrays=_without_wrappers(contents.arrays),
+        config=config or contents.config,
         preprocessor=preprocessor,
         mean_image=mean_image,
     )
 
 
+def _download(source: str) -> epath.Path:
+    """Returns a folder with the weights and the configs of a repository of the hub."""
+    match = _HUB_ID.fullmatch(source)
+    if match is None:
+        raise InputError(f"there is no file or folder {source}")
+    try:
+        import huggingface_hub  # an extra: most use files of their own
+    except ImportError as error:
+        raise InputError(
+            f"{source} is not a file or folder here, and to have it from the hub "
+            "huggingface_hub has to be installed: pip install 'resnet_jax[hub]'"
+        ) from error
+    for weights in _WEIGHTS:
+        try:
+            folder = epath.Path(
+                huggingface_hub.snapshot_download(
+                    match["repository"],
+                    revision=match["revision"],
+                    allow_patterns=[*_CONFIGS, weights],
+                )
+            )
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise InputError(
+                f"{source} is not a file or folder here, and the hub does not give it: {line}"
+            ) from error
+        if (folder / weights).exists():
+            break
+    return folder
+
+
 def _weights_of(folder: epath.Path) -> epath.Path:
-    for name in WEIGHTS:
+    for name in _WEIGHTS:
         if (folder / name).exists():
             return folder / name
     models = sorted(folder.glob(f"*{_CAFFE}"))
     if len(models) == 1:
         return models[0]
-    raise InputError(f"{folder} has no {' or '.join(WEIGHTS)}, nor one {_CAFFE}")
+    raise InputError(f"{folder} has no {' or '.join(_WEIGHTS)}, nor one {_CAFFE}")
 
 
 def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
@@ -97,17 +127,18 @@ def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
     return read_mean_image(images[0]) if images else None
 
 
-def _read(path: epath.Path) -> Found:
+def _read_file(path: epath.Path) -> Contents:
+    """Reads a file in the format that its first bytes show."""
     try:
         with path.open("rb") as file:
-            magic = file.read(_LOOKED_AT)
+            magic = file.read(_MAGIC_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if magic.startswith(HDF5_MAGIC) or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
         model = read_keras(path)
-        return Found(model.arrays, model.metadata, model.config, None, path)
+        return Contents(model.arrays, model.metadata, model.config, None, path)
     if magic.startswith(ZIP_MAGIC):
-        return Found(read_torch(path), {}, None, None, path)
+        return Contents(read_torch(path), {}, None, None, path)
     if magic.startswith(_LEGACY_MAGICS):
         raise InputError(
             f"{path} is in PyTorch's format from before version 1.6, which is not read; convert "
@@ -115,13 +146,13 @@ def _read(path: epath.Path) -> Found:
         )
     if path.suffix == _CAFFE:
         blobs, name = read_caffe(path)
-        return Found(blobs, {ENTRY: name} if name.startswith("{") else {}, None, None, path)
+        return Contents(blobs, {ENTRY: name} if name.startswith("{") else {}, None, None, path)
     if path.suffix != ".safetensors" and magic[8:] != b"{":  # the header, behind its length
         raise InputError(
             f"{path} is no file of weights: neither of safetensors, nor of PyTorch, Keras or Caffe"
         )
     arrays, metadata = read_safetensors(path)
-    return Found(arrays, metadata, None, None, path)
+    return Contents(arrays, metadata, None, None, path)
 
 
 def _read_json(path: epath.Path) -> dict[str, Json] | None:
@@ -137,7 +168,7 @@ def _read_json(path: epath.Path) -> dict[str, Json] | None:
 
 
 def _without_wrappers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays without what DataParallel or torch.compile put before every name."""
+    """Returns the arrays without the prefix that DataParallel or torch.compile add to all names."""
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in arrays):
             arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}

@@ -1,23 +1,27 @@
 """A network and its arrays, between two files."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import PyTree, Shaped
 
 from resnet_jax.errors import InputError
-from resnet_jax.interop.beside import beside_shapes
-from resnet_jax.interop.families import Network, family_of
-from resnet_jax.interop.families.family import Look
-from resnet_jax.interop.form import check_fit, check_types, network_shapes
-from resnet_jax.interop.naming import Place
+from resnet_jax.interop.extra_arrays import extra_shapes, is_extra
+from resnet_jax.interop.families import key_maps, usual_side
+from resnet_jax.interop.families.key_map import Key, Shapes
 from resnet_jax.interop.preprocessing import Preprocessing, usual
 
 MEAN_IMAGE = "preprocessing/mean_image"
 """Name of a preprocessing's mean image among the arrays of a file."""
+
+_COLOURS, _GREY = 3, 1
+_SHOWN = 3
 
 Variables = Mapping[str, PyTree[Shaped[np.ndarray, "..."]]]
 
@@ -27,13 +31,13 @@ class Weights(NamedTuple):
 
     Attributes:
       network: The network.
-      arrays: By name, such as `params/stage1/block1/conv1/kernel`, laid out as here, in the types
-        that they were stored in; and what their library has beside them, see `beside`.
-      preprocessing: What images have to go through.
+      arrays: By name, such as `params/stage1/block1/conv1/kernel`, in our layout and the types that
+        they were stored in; also the library's extra arrays, see `extra_arrays`.
+      preprocessing: How images are prepared.
       source: Where they come from.
     """
 
-    network: Network
+    network: nn.Module
     arrays: dict[str, np.ndarray]
     preprocessing: Preprocessing
     source: str
@@ -41,7 +45,7 @@ class Weights(NamedTuple):
     @property
     def channels(self) -> int:
         """Channels of the images."""
-        return image_channels(self.network, self.arrays)
+        return image_channels(self.network, shapes_of(self.arrays))
 
 
 def of_variables(
@@ -57,38 +61,137 @@ def of_variables(
     Args:
       network: The network, of a class of this package.
       variables: Its `params` and, if it has any, `batch_stats`.
-      preprocessing: What images have to go through; `None`: what is usual.
-      source: What it is called in messages.
-      batches_tracked: How many batches its statistics have seen, as PyTorch counts them.
+      preprocessing: How images are prepared; `None`: as is usual.
+      source: Its name in messages.
+      batches_tracked: Number of batches that its statistics have averaged, as PyTorch counts them.
 
     Raises:
-      InputError: The network is of another class, or the variables are not its.
+      InputError: The network is of another class, or the variables are not its own.
     """
     tree = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
-    flat = traverse_util.flatten_dict(tree, sep="/")
-    arrays = {name: np.asarray(array) for name, array in flat.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
+    arrays = {n: np.asarray(a) for n, a in traverse_util.flatten_dict(tree, sep="/").items()}
+    shapes = shapes_of(arrays)
     try:
-        channels = image_channels(network, arrays)
+        key_maps(type(network))
+        channels = image_channels(network, shapes)
         expected = network_shapes(network, channels)
-        check_fit(Place, shapes, expected)
+        check_fit(Key, shapes, expected)
         check_types(arrays)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     counts = {
         name: np.array(batches_tracked, np.int64)
-        for name in beside_shapes(expected)
+        for name in extra_shapes(expected)
         if name.startswith("batches_tracked/")
     }
-    preprocessing = preprocessing or usual(channels, family_of(network).side)
-    return Weights(cast(Network, network), arrays | counts, preprocessing, source)
+    preprocessing = preprocessing or usual(channels, usual_side(type(network)))
+    return Weights(network, arrays | counts, preprocessing, source)
 
 
-def image_channels(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> int:
-    """Returns how many channels the images of a network have; 3 if its arrays do not show it.
+def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
+    """Returns the shapes of arrays by name."""
+    return {name: array.shape for name, array in arrays.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def network_shapes(network: nn.Module, channels: int) -> Shapes:
+    """Returns the shape of each array of a network, by our name.
+
+    Args:
+      network: The network.
+      channels: Channels of its images.
 
     Raises:
-      InputError: The network is of no class of this package.
+      InputError: The network is none of those here, or cannot be made.
     """
-    shapes = {name: array.shape for name, array in arrays.items()}
-    return family_of(network).channels(Look(shapes, Place))
+    side = usual_side(type(network))
+    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    init = functools.partial(network.init, train=False)
+    try:
+        variables = jax.eval_shape(init, jax.random.key(0), images)
+    except Exception as error:  # the fields can be a stranger's, and flax raises many kinds
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise InputError(f"its network cannot be made: {reason[0]}") from error
+    # The parameters first, so that a message about differences begins with them.
+    tree = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+    flat = cast(dict[str, jax.ShapeDtypeStruct], traverse_util.flatten_dict(tree, sep="/"))
+    return {name: leaf.shape for name, leaf in flat.items()}
+
+
+def image_channels(network: nn.Module, shapes: Shapes) -> int:
+    """Returns the channels of a network's images: 3 unless its arrays show another number.
+
+    An array whose shape depends on the channels is found by comparing the network for images of
+    three channels with the one for grey images.
+
+    Args:
+      network: The network.
+      shapes: Shapes of its arrays by our name.
+
+    Raises:
+      InputError: The network is none of those here, or cannot be made.
+    """
+    expected = network_shapes(network, _COLOURS)
+    for name, shape in expected.items():
+        actual = shapes.get(name, shape)
+        if actual == shape or len(actual) != len(shape):
+            continue
+        grey = network_shapes(network, _GREY)[name]
+        for size, grey_size, actual_size in zip(shape, grey, actual, strict=True):
+            if size != grey_size:
+                per_channel = (size - grey_size) // (_COLOURS - _GREY)
+                return max(_GREY + (actual_size - grey_size) // per_channel, 1)
+    return _COLOURS
+
+
+def check_fit(key: Callable[[str], Key | None], shapes: Shapes, expected: Shapes) -> None:
+    """Compares a set of arrays with a network's.
+
+    Args:
+      key: Returns the library's key of an array, by our name.
+      shapes: The arrays' shapes by the library's names.
+      expected: Those of the network, and of its extra arrays, by our name.
+
+    Raises:
+      InputError: They differ; the message has the first names and shapes.
+    """
+    wanted = {
+        theirs.name: (name, theirs.their_shape(shape))
+        for name, shape in expected.items()
+        if (theirs := key(name)) is not None
+    }
+    missing = [
+        f"{theirs} {shape}"
+        for theirs, (name, shape) in wanted.items()
+        if theirs not in shapes and not is_extra(name)
+    ]
+    unexpected = [f"{name} {shape}" for name, shape in sorted(shapes.items()) if name not in wanted]
+    different = [
+        f"{name} is {shapes[name]} where {shape} fits"
+        for name, (_, shape) in wanted.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    parts = {"missing": missing, "unexpected": unexpected, "of other shapes": different}
+    wrong = [f"{kind}: {_first(names)}" for kind, names in parts.items() if names]
+    if wrong:
+        raise InputError(f"it does not fit the network that it looks most like; {'; '.join(wrong)}")
+
+
+def check_types(arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses learned arrays that are not floating-point numbers, and counts that are not integers.
+
+    Args:
+      arrays: The arrays by our name.
+
+    Raises:
+      InputError: There is one.
+    """
+    for name, array in arrays.items():
+        kind = jnp.integer if name.startswith("batches_tracked/") else jnp.floating
+        if not jnp.issubdtype(array.dtype, kind):
+            raise InputError(f"{name} is of type {array.dtype.name}, and has to be {kind.__name__}")
+
+
+def _first(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

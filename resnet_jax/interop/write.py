@@ -10,16 +10,17 @@ from etils import epath
 
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.files import check_writable, resolve_path, write_atomically
-from resnet_jax.interop.beside import beside_shapes, filled, settled
-from resnet_jax.interop.caffe_file import write_caffe
 from resnet_jax.interop.configs import configs_of
-from resnet_jax.interop.families import Vocabulary, family_of, vocabulary
-from resnet_jax.interop.families.resnet_keras import keras_layers
-from resnet_jax.interop.keras_file import write_keras
-from resnet_jax.interop.naming import DialectName
-from resnet_jax.interop.safetensors_file import write_safetensors
-from resnet_jax.interop.said import ENTRY, entry_of
-from resnet_jax.interop.weights import MEAN_IMAGE, Weights
+from resnet_jax.interop.extra_arrays import extra_shapes, filled, fold_biases
+from resnet_jax.interop.families import key_map
+from resnet_jax.interop.families.key_map import DialectName, KeyMap
+from resnet_jax.interop.families.resnet import keras_layers
+from resnet_jax.interop.formats import ENTRY
+from resnet_jax.interop.formats.caffe import write_caffe
+from resnet_jax.interop.formats.keras import write_keras
+from resnet_jax.interop.formats.safetensors import write_safetensors
+from resnet_jax.interop.metadata import entry_of
+from resnet_jax.interop.weights import MEAN_IMAGE, Weights, shapes_of
 from resnet_jax.models import BottleneckBlock, ResNet
 
 _FILES = (
@@ -38,8 +39,8 @@ def write_weights(
 ) -> None:
     """Writes a network's arrays as a library has them.
 
-    What the library has no place for, beside the network's own arrays, is settled first: biases of
-    convolutions and Caffe's factors go into the running statistics, PyTorch's counts are left out.
+    Extra arrays that the library does not have are folded into the running statistics (biases of
+    convolutions and Caffe's factors) or left out (PyTorch's counts).
 
     Args:
       weights: The network.
@@ -48,23 +49,23 @@ def write_weights(
         `load_weights` takes it; `NAME.caffemodel` for Caffe, or a folder with one and the mean
         image.
       dialect: The library, or "resnet_jax" for our own names.
-      force: Write what the library has no such network for. Its own network takes the arrays, where
-        the names and shapes are the same, but computes something else.
+      force: Write it although the library's network differs. Its own network takes the arrays if
+        names and shapes are the same, but computes something else.
 
     Raises:
-      InputError: There is something at the destination, or it is no such file; there is no such
+      InputError: There is something at the destination, or it is not such a file; there is no such
         dialect, or the library has no such network.
     """
     if dialect not in get_args(DialectName):
         raise unknown("dialect", dialect, get_args(DialectName))
     path = resolve_path(destination)
-    speech = vocabulary(family_of(weights.network), dialect)
+    keys = key_map(type(weights.network), dialect)
     _check_suffix(path, dialect)
     if path.exists():
         raise InputError(f"{path} is there already; give another destination, or remove it")
     check_writable(path)
-    arrays = _arrays(weights, speech)
-    different = _differences(weights, dialect, speech, path)
+    arrays = _arrays(weights, keys)
+    different = _differences(weights, dialect, keys, path)
     if different and not force:
         raise InputError(
             f"{weights.source} is not written: {dialect}'s network would compute something else, "
@@ -106,19 +107,18 @@ def _check_suffix(path: epath.Path, dialect: DialectName) -> None:
         raise InputError(f"{path} is not written: give NAME{takes}{reads}, or a folder")
 
 
-def _arrays(weights: Weights, speech: Vocabulary) -> dict[str, np.ndarray]:
-    """Returns the arrays as a library has them, by its names."""
+def _arrays(weights: Weights, keys: KeyMap) -> dict[str, np.ndarray]:
+    """Returns the arrays in a library's layout, by its names."""
     network, ours = weights.network, weights.arrays
-    place = functools.partial(speech.place, network)
-    if any(place(name) is None for name in ours):
-        ours = settled(ours)
-    shapes = {name: array.shape for name, array in ours.items()}
-    for name in beside_shapes(shapes):
-        fill = speech.fill(network, name)
+    key = functools.partial(keys.key, network)
+    if any(key(name) is None for name in ours):
+        ours = fold_biases(ours)
+    for name in extra_shapes(shapes_of(ours)):
+        fill = keys.fill(network, name)
         if name not in ours and fill is not None:
             ours = {**ours, name: filled(ours, name, fill)}
-    places = {name: place(name) for name in ours}
-    return {there.name: there.there(ours[name]) for name, there in places.items() if there}
+    found = {name: key(name) for name in ours}
+    return {theirs.name: theirs.to_theirs(ours[name]) for name, theirs in found.items() if theirs}
 
 
 def _write_safetensors(
@@ -136,28 +136,28 @@ def _write_safetensors(
     for name, config in configs.items():
         text = json.dumps(config, indent=2, sort_keys=True)
         write_atomically(path.parent / name, f"{text}\n".encode())
-    # Libraries of PyTorch's want to be told that the arrays are theirs.
+    # Libraries of PyTorch read only files that are marked as theirs.
     metadata = {"format": "pt"} if dialect != "resnet_jax" else {}
     write_safetensors(path, arrays, metadata | entry_of(weights))
 
 
 def _differences(
-    weights: Weights, dialect: DialectName, speech: Vocabulary, path: epath.Path
+    weights: Weights, dialect: DialectName, keys: KeyMap, path: epath.Path
 ) -> list[str]:
-    """Returns what a library's network has otherwise, silently or not."""
+    """Returns how a library's network differs from this one, in words."""
     if dialect == "resnet_jax":
         return []
-    # What decides about training alone is set there as here.
-    fields = {name: value for name, value in speech.form.items() if name not in _OF_TRAINING}
+    # Fields of training are set there as here.
+    fields = {name: value for name, value in keys.form.items() if name not in _OF_TRAINING}
     network = weights.network
     if isinstance(network, ResNet) and (
         dialect == "huggingface" or network.block is not BottleneckBlock
     ):
-        del fields["stride_on"]  # said by its config, or of no effect
+        del fields["stride_on"]  # in its config, or without effect
     different = [
-        f"{field} {value!r} for {there!r}"
-        for field, value in fields.items()
-        if (there := getattr(network, field)) != value
+        f"{field} {theirs!r} for {ours!r}"
+        for field, theirs in fields.items()
+        if (ours := getattr(network, field)) != theirs
     ]
     keeps_mean_image = dialect == "caffe" and path.suffix != ".caffemodel"  # in its folder
     if weights.preprocessing.mean_image is not None and not keeps_mean_image:

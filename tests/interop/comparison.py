@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from resnet_jax.interop.families import family_of, vocabulary
+from resnet_jax.interop.families import key_map
 from tests.interop.references import library, logits_of
 from tests.quick import QUICK
 
@@ -50,10 +50,8 @@ def compare(module, pretrained, dialect, *, pixels=64, batch=4):
     logits = evaluate(pretrained, images)
     their_logits = _evaluate(module, images)
     ours = train_ours(pretrained, images, labels)
-    place = functools.partial(
-        vocabulary(family_of(pretrained.network), dialect).place, pretrained.network
-    )
-    theirs = _train(module, images, labels, place)
+    key = functools.partial(key_map(type(pretrained.network), dialect).key, pretrained.network)
+    theirs = _train(module, images, labels, key)
     return differences_of(pretrained.network, logits, their_logits, ours, theirs)
 
 
@@ -162,7 +160,7 @@ def _evaluate(module, images):
         return logits_of(module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))).numpy()
 
 
-def _train(module, images, labels, place):
+def _train(module, images, labels, key):
     torch = library("torch")
     module.double().train()
     before = {name: value.clone().numpy() for name, value in module.named_buffers()}
@@ -187,10 +185,10 @@ def _train(module, images, labels, place):
     def value_of(name):
         if name == "loss":
             return loss.detach().numpy()
-        there = place(name)
-        theirs = there.name
+        mapped = key(name)
+        theirs = mapped.name
         if name.startswith("params/"):
-            return there.here(gradients[theirs])
+            return mapped.to_ours(gradients[theirs])
         if name.endswith("/mean"):
             return buffers[theirs]
         # The variance that torch adds to the running one is divided by one less than it has.

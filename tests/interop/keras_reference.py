@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from resnet_jax.interop.families import family_of, vocabulary
+from resnet_jax.interop.families import key_map
 from tests.interop.references import library
 
 
@@ -100,16 +100,16 @@ def train(network, pretrained, images, labels):
     loss.backward()
     assert {weight.dtype for weight in network.weights} == {"float64"}
     layers = {layer.name: {w.name: w for w in layer.weights} for layer in network.layers}
-    place = vocabulary(family_of(pretrained.network), "keras").place
+    key = key_map(type(pretrained.network), "keras").key
 
     def value_of(name):
         if name == "loss":
             return loss.detach().numpy()
-        there = place(pretrained.network, name)
-        layer, leaf = there.name.split("/")
+        theirs = key(pretrained.network, name)
+        layer, leaf = theirs.name.split("/")
         value = layers[layer][leaf].value
         if name.startswith("params/"):
-            return there.here(value.grad.numpy())
+            return theirs.to_ours(value.grad.numpy())
         new = value.detach().numpy()
         if leaf == "moving_mean":  # without the bias that its convolution adds
             new = new - layers[layer.replace("_bn", "_conv")]["bias"].value.detach().numpy()

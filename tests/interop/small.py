@@ -7,10 +7,10 @@ from flax import traverse_util
 
 from resnet_jax import BottleneckBlock, ResNet
 from resnet_jax.interop import DialectName
-from resnet_jax.interop.beside import beside_shapes
-from resnet_jax.interop.families import family_of, vocabulary
-from resnet_jax.interop.form import network_shapes
-from resnet_jax.interop.safetensors_file import write_safetensors
+from resnet_jax.interop.extra_arrays import extra_shapes
+from resnet_jax.interop.families import key_map
+from resnet_jax.interop.formats.safetensors import write_safetensors
+from resnet_jax.interop.weights import network_shapes
 
 
 def small_network(block=BottleneckBlock, **fields):
@@ -32,15 +32,15 @@ def random_arrays(network, channels=3, seed=0):
         return rng.normal(size=shape).astype(np.float32)
 
     shapes = network_shapes(network, channels)
-    counts = {n: s for n, s in beside_shapes(shapes).items() if n.startswith("batches_tracked/")}
+    counts = {n: s for n, s in extra_shapes(shapes).items() if n.startswith("batches_tracked/")}
     return {name: draw(name, shape) for name, shape in (shapes | counts).items()}
 
 
-def places(network, dialect: DialectName):
-    """Returns where a library has each array of a network that it has a place for, by our name."""
-    place = vocabulary(family_of(network), dialect).place
-    found = {name: place(network, name) for name in random_arrays(network)}
-    return {name: there for name, there in found.items() if there is not None}
+def keys(network, dialect: DialectName):
+    """Returns a library's key of each array that it has, by our name."""
+    key = key_map(type(network), dialect).key
+    found = {name: key(network, name) for name in random_arrays(network)}
+    return {name: theirs for name, theirs in found.items() if theirs is not None}
 
 
 def random_variables(network, channels=3, seed=0):
@@ -55,9 +55,8 @@ def write(
 ):
     """Writes a network with no more than its library would."""
     arrays = random_arrays(network, channels)
-    arrays = {
-        there.name: there.there(arrays[name]) for name, there in places(network, dialect).items()
-    }
+    found = keys(network, dialect)
+    arrays = {theirs.name: theirs.to_theirs(arrays[name]) for name, theirs in found.items()}
     write_safetensors(path, change(arrays), {"format": "pt"})
     return path
 

@@ -19,8 +19,8 @@ from resnet_jax.interop import (
     save_pretrained,
     write_weights,
 )
-from resnet_jax.interop.caffe_file import read_caffe
-from resnet_jax.interop.families import family_of, vocabulary
+from resnet_jax.interop.families import key_map
+from resnet_jax.interop.formats.caffe import read_caffe
 from tests.interop import caffe_reference
 from tests.interop.comparison import differences_of, evaluate, train_ours
 from tests.interop.references import library
@@ -72,9 +72,9 @@ def test_a_network_equals_the_prototxts(depth, tmp_path):
             return loss.detach().numpy()
         if name.startswith("batch_stats/"):
             return None  # Caffe adds up sums of its own, which no published model was made with
-        there = vocabulary(family_of(pretrained.network), "caffe").place(pretrained.network, name)
-        layer, blob = there.name.split("/")
-        return there.here(double[layer][int(blob)].grad.numpy())
+        mapped = key_map(type(pretrained.network), "caffe").key(pretrained.network, name)
+        layer, blob = mapped.name.split("/")
+        return mapped.to_ours(double[layer][int(blob)].grad.numpy())
 
     ours = train_ours(pretrained, images, labels)
     found = differences_of(pretrained.network, evaluate(pretrained, images), logits, ours, theirs)
@@ -122,7 +122,7 @@ def test_ours_comes_back_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(conv1[0], kernel[:, :, ::-1].transpose(3, 2, 0, 1))
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow), 152])
 def test_names_are_those_of_the_prototxts(depth, tmp_path):
     """Where only ResNet-50 has a bias, which is zero if nothing else is known."""
     network = create_model(f"resnet{depth}", width=1, num_classes=2)
@@ -242,13 +242,13 @@ SHAPE = field(7, field(1, b"\x02"))
     ("content", "message"),
     [
         (b"", "no layer with numbers"),
-        (b"\xa2\x06" + HUGE, "a field of 9223372036854775807 bytes where 0 are left"),
-        (b"\xa2\x06\x7f", "a field of 127 bytes where 0 are left"),
-        (b"\xff" * 20, "ends within a number"),
-        (b"\x80", "ends within a number"),
+        (b"\xa2\x06" + HUGE, "no message of protocol buffers"),
+        (b"\xa2\x06\x7f", "no message of protocol buffers"),
+        (b"\xff" * 20, "no message of protocol buffers"),
+        (b"\x80", "no message of protocol buffers"),
         (b"\x00\x00", "no message of protocol buffers"),
         (b"\x0b", "no message of protocol buffers"),
-        (b"not a message at all", "no message of|bytes where|ends within"),
+        (b"not a message at all", "no message of protocol buffers"),
         (layer(field(5, bytes(8))), r"has 2 numbers and the shape \(1,\)"),
         (layer(field(5, bytes(7)) + SHAPE), "do not stand in one row"),
         (layer(field(5, bytes(4)) + field(5, bytes(4)) + SHAPE), "do not stand in one row"),
@@ -257,7 +257,7 @@ SHAPE = field(7, field(1, b"\x02"))
         (layer(field(5, bytes(8)) + field(7, field(1, HUGE))), r"and the shape \(92233720368547"),
         (layer(field(5, bytes(8)) + field(7, field(1, b"\x00"))), r"a blob has the shape \(0,\)"),
         (layer(field(5, bytes(4)) + field(7, field(1, b"\x01" * 99))), "a blob has the shape"),
-        (layer(field(5, bytes(8)) + b"\x08" + HUGE), r"and the shape \(92233720368547"),
+        (layer(field(5, bytes(8)) + b"\x08" + HUGE), r"a blob has the shape \(-1, 1, 1, 1\)"),
         (layer(field(5, bytes(8)) + SHAPE, name=b"\xff"), "a name that is no text"),
         (layer(field(5, bytes(8)) + SHAPE) * 2, "the layer 'conv1' is there twice"),
         (layer(field(5, bytes(8)) + SHAPE, name=b"a\x1b[2J"), "which is no name"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resnet_jax import InputError
 from resnet_jax.interop import load_pretrained, save_pretrained
-from resnet_jax.interop.hdf5 import read_hdf5
+from resnet_jax.interop.formats.keras import read_keras
 from tests.interop.refusals import refused
 from tests.interop.small import random_variables, small_network
 
@@ -59,10 +59,6 @@ def bomb(file, elsewhere):
     file.create_dataset("more/kernel", data=np.zeros(10**7, np.float32), compression="gzip")
 
 
-def circle(file, elsewhere):
-    file["conv1_conv/again"] = file["/"]
-
-
 def many_names(file, elsewhere):
     file["more/0"] = np.zeros(10**5, np.float32)
     for i in range(1, 100):
@@ -92,11 +88,10 @@ def datatype(file, elsewhere):
         (soft_link, "more is a link to another place; nothing of it was read"),
         (external_storage, "more/kernel is in another file; nothing of it was read"),
         (virtual, "more/kernel is in another file; nothing of it was read"),
-        (petabytes, r"more/kernel has 0 bytes for the shape \(1125899906842624,\)"),
-        (petabytes_in_pieces, r"more/kernel has 0 bytes for the shape \(33554432, 33554432\)"),
-        (bomb, r"more/kernel has \d+ bytes for the shape \(10000000,\), or is in pieces"),
-        (circle, "its groups contain more than those of any network"),
-        (many_names, "its arrays up to more/.* are larger than the file"),
+        (petabytes, "its arrays up to more/kernel are larger than the file"),
+        (petabytes_in_pieces, "its arrays up to more/kernel are larger than the file"),
+        (bomb, "its arrays up to more/kernel are larger than the file"),
+        (many_names, r"unexpected: more/0 \(100000,\)$"),
         (text, "more/kernel is of type object and no array of numbers"),
         (compound, "more/kernel is of type .* and no array of numbers"),
         (reference, "more/kernel is of type object and no array of numbers"),
@@ -112,6 +107,13 @@ def test_what_reaches_beyond_the_file_is_refused(tmp_path, good, change, message
     refused(good, message)
 
 
+def test_a_group_that_contains_itself_is_visited_once(good):
+    expected = load_pretrained(good).variables
+    with h5py.File(good, "a") as file:
+        file["conv1_conv/again"] = file["/"]
+    np.testing.assert_equal(load_pretrained(good).variables, expected)
+
+
 def test_a_file_that_ends_too_early_is_refused(tmp_path, good):
     content = good.read_bytes()
     for length in (9, 100, 1000, len(content) // 2, len(content) - 1):
@@ -122,15 +124,17 @@ def test_a_file_that_ends_too_early_is_refused(tmp_path, good):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_damage_is_noticed_or_harmless(data):
+def test_damage_is_noticed_or_harmless(tmp_path_factory, data):
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file["a/kernel"] = np.ones(4, np.float32)
     content = bytearray(buffer.getvalue())
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(8, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.h5"
+    path.write_bytes(content)
     with contextlib.suppress(InputError):
-        read_hdf5(bytes(content), [])
+        read_keras(path)
 
 
 def archive(path, weights, config=None, *, compression=zipfile.ZIP_STORED, more=()):

@@ -11,8 +11,8 @@ import pytest
 
 from resnet_jax import InputError, ResidualBlock, create_model
 from resnet_jax.interop import load_pretrained, read_weights, save_pretrained, write_weights
-from resnet_jax.interop.families.resnet_keras import keras_layers
-from resnet_jax.interop.keras_file import read_keras
+from resnet_jax.interop.families.resnet import keras_layers
+from resnet_jax.interop.formats.keras import read_keras
 from tests.interop import keras_reference
 from tests.interop.comparison import difference, differences_of, evaluate, train_ours
 from tests.interop.small import check_same, random_variables, small_network

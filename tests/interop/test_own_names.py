@@ -1,14 +1,19 @@
 """Every network, in our own names: it comes back as it was, and a file that lies is refused."""
 
 import json
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from resnet_jax import InputError, create_model, list_models
-from resnet_jax.interop import load_pretrained, read_weights, save_pretrained
-from resnet_jax.interop.families import FAMILIES
-from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
+from resnet_jax.interop import families, load_pretrained, read_weights, save_pretrained
+from resnet_jax.interop.families import network_classes
+from resnet_jax.interop.formats.safetensors import read_safetensors, write_safetensors
+from resnet_jax.models import registry
+from resnet_jax.models.variant import Variant
 from tests.interop.small import random_variables, small_network
 
 HIDDEN = {"hidden_units": 3, "num_classes": 5}
@@ -46,7 +51,43 @@ def test_a_network_comes_back(tmp_path, name):
 
 def test_there_is_one_of_every_class():
     made = {type(create_model(name, **options)).__name__ for name, (options, _) in SMALL.items()}
-    assert made == FAMILIES.keys() == {type(create_model(name)).__name__ for name in list_models()}
+    assert (
+        made
+        == network_classes().keys()
+        == {type(create_model(name)).__name__ for name in list_models()}
+    )
+
+
+class Tiny(nn.Module):
+    """A network that is in the registry and nowhere else."""
+
+    num_classes: int = 2
+    filters: Sequence[int] = (3, 4)
+    pooled: bool = True
+    slope: float = 0.1
+    activation: Literal["relu", "tanh"] | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        for n in self.filters:
+            x = nn.Conv(n, (3, 3))(x)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_a_network_of_the_registry_needs_no_code_here(tmp_path, monkeypatch, channels):
+    monkeypatch.setitem(registry._VARIANTS, "tiny", Variant(Tiny, image_shape=(8, 8, 3)))
+    for cached in (families.network_classes, families.usual_side):
+        cached.cache_clear()
+    network = Tiny(5, (6, 7), False, 0.2, "tanh")
+    save_pretrained(network, random_variables(network, channels), tmp_path / "a", to="resnet_jax")
+    found = load_pretrained(tmp_path / "a")
+    assert (found.network, found.in_channels) == (network, channels)
+    assert found.preprocessing.image_size == 8
+    monkeypatch.undo()
+    families.network_classes.cache_clear()
+    with pytest.raises(InputError, match="there is no network 'Tiny'; known are"):
+        load_pretrained(tmp_path / "a")
 
 
 @pytest.mark.parametrize(("name", "classes"), [("googlenet", 7), ("lenet5", 3)])

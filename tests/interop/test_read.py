@@ -7,7 +7,7 @@ import pytest
 
 from resnet_jax import BottleneckBlock, InputError, ResidualBlock
 from resnet_jax.interop import Preprocessing, load_pretrained, read_weights, save_pretrained
-from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
+from resnet_jax.interop.formats.safetensors import read_safetensors, write_safetensors
 from tests.interop.small import random_variables, small_network, write
 
 

@@ -18,15 +18,15 @@ from resnet_jax.interop import (
     save_pretrained,
     write_weights,
 )
-from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
+from resnet_jax.interop.formats.safetensors import read_safetensors, write_safetensors
 from tests.interop.references import library, make
-from tests.interop.small import check_same, places, random_arrays, random_variables, small_network
+from tests.interop.small import check_same, keys, random_arrays, random_variables, small_network
 
 DIALECTS = ("torchvision", "timm", "huggingface", "resnet_jax")
 PREPROCESSING = Preprocessing(176, 232, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 1 / 3))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     dialect=st.sampled_from(DIALECTS),
     block=st.sampled_from([ResidualBlock, BottleneckBlock]),
@@ -113,13 +113,13 @@ def test_a_mean_image_is_kept_where_it_can_be(tmp_path):
 @pytest.mark.parametrize("block", [ResidualBlock, BottleneckBlock])
 def test_names_and_shapes_are_one_to_one(dialect, block):
     network = small_network(block, stage_sizes=(2, 12), shortcut="C")
-    arrays, found = random_arrays(network), places(network, dialect)
-    assert len({there.name for there in found.values()}) == len(arrays)
+    arrays, found = random_arrays(network), keys(network, dialect)
+    assert len({theirs.name for theirs in found.values()}) == len(arrays)
     for name, array in arrays.items():
-        theirs = found[name].there(array)
-        assert theirs.shape == found[name].shape_there(array.shape)
-        assert array.shape == found[name].shape_here(theirs.shape)
-        np.testing.assert_array_equal(found[name].here(theirs), array)
+        theirs = found[name].to_theirs(array)
+        assert theirs.shape == found[name].their_shape(array.shape)
+        assert array.shape == found[name].our_shape(theirs.shape)
+        np.testing.assert_array_equal(found[name].to_ours(theirs), array)
 
 
 @pytest.mark.parametrize(("through", "counted"), [("huggingface", True), ("resnet_jax", False)])

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_jax import InputError
 from resnet_jax.interop import load_pretrained, save_pretrained
-from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
+from resnet_jax.interop.formats.safetensors import read_safetensors, write_safetensors
 from tests.interop.small import random_variables, small_network, write
 
 
@@ -100,6 +100,6 @@ def test_a_repository_of_the_hub_is_a_folder(tmp_path, monkeypatch, weights):
 
 def test_an_object_store_is_as_good_as_a_disk(object_store):
     network = small_network()
-    place = object_store / "a"
-    save_pretrained(network, random_variables(network), place, to="huggingface")
-    assert load_pretrained(place).network == network
+    folder = object_store / "a"
+    save_pretrained(network, random_variables(network), folder, to="huggingface")
+    assert load_pretrained(folder).network == network

@@ -6,14 +6,13 @@ import pytest
 from resnet_jax import InputError, ResidualBlock, create_model, files
 from resnet_jax.interop import (
     Preprocessing,
-    caffe_file,
     load_pretrained,
     of_variables,
-    safetensors_file,
     save_pretrained,
     write_weights,
 )
 from resnet_jax.interop import write as write_module
+from resnet_jax.interop.formats import caffe, safetensors
 from tests.interop.small import random_variables, small_network
 
 
@@ -63,7 +62,7 @@ def test_half_a_folder_does_not_stay(tmp_path, monkeypatch, to):
         written.append(path.name)
         write(path, content)
 
-    for module in (caffe_file, safetensors_file, write_module):
+    for module in (caffe, safetensors, write_module):
         monkeypatch.setattr(module, "write_atomically", fail_the_last)
     weights = of_variables(network, random_variables(network), preprocessing, "x")
     with pytest.raises(OSError, match="No space left"):

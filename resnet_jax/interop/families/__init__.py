@@ -1,97 +1,109 @@
-"""The families of networks, whose names their arrays may have, and which it is."""
+"""Families of networks: their name maps by dialect, and recognition of a file's family."""
 
+import functools
 from collections.abc import Mapping
 from typing import get_args
 
 from flax import linen as nn
 
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.interop.families.alexnet import ALEXNET
-from resnet_jax.interop.families.family import Family, Network, Shapes, Vocabulary
-from resnet_jax.interop.families.googlenet import GOOGLENET
-from resnet_jax.interop.families.own import BN_INCEPTION, LENET5, PRELU_NET, ZFNET
-from resnet_jax.interop.families.resnet import RESNET
-from resnet_jax.interop.families.vgg import VGG_NETWORK
-from resnet_jax.interop.naming import DialectName
+from resnet_jax.interop.families import resnet, torchvision
+from resnet_jax.interop.families.key_map import DialectName, KeyMap, Shapes, own_names
+from resnet_jax.models import (
+    VGG,
+    AlexNet,
+    GoogLeNet,
+    ResNet,
+    create_model,
+    image_shape,
+    list_models,
+)
 
-__all__ = [
-    "FAMILIES",
-    "Family",
-    "Network",
-    "Shapes",
-    "Vocabulary",
-    "family_of",
-    "recognise",
-    "vocabulary",
-]
-
-FAMILIES: Mapping[str, Family] = {
-    family.name: family
-    for family in (
-        *(RESNET, ALEXNET, VGG_NETWORK, GOOGLENET),
-        *(LENET5, ZFNET, BN_INCEPTION, PRELU_NET),
-    )
+_KEY_MAPS: Mapping[type[nn.Module], Mapping[DialectName, KeyMap]] = {
+    ResNet: resnet.KEY_MAPS,
+    AlexNet: torchvision.ALEXNET,
+    VGG: torchvision.VGG_NETWORK,
+    GoogLeNet: torchvision.GOOGLENET,
 }
+"""Of the networks that other libraries have, in the order in which a file is compared with them."""
 
+_OURS: Mapping[DialectName, KeyMap] = {"resnet_jax": own_names()}
+_SIDE = 224
 _SHOWN = 3
 
 
-def family_of(network: nn.Module) -> Family:
-    """Returns the family of a network.
+@functools.cache
+def network_classes() -> Mapping[str, type[nn.Module]]:
+    """Returns the classes of all networks by their name."""
+    others = {type(create_model(name)) for name in list_models()} - _KEY_MAPS.keys()
+    classes = [*_KEY_MAPS, *sorted(others, key=lambda each: each.__name__)]
+    return {each.__name__: each for each in classes}
+
+
+@functools.cache
+def usual_side(network_class: type[nn.Module]) -> int:
+    """Returns the pixels of a side of a network's images: 224, or fewer where all have fewer."""
+    names = (name for name in list_models() if type(create_model(name)) is network_class)
+    return min(_SIDE, max(image_shape(name)[0] for name in names))
+
+
+def key_maps(network_class: type[nn.Module]) -> Mapping[DialectName, KeyMap]:
+    """Returns the key maps of a class of networks by dialect.
 
     Raises:
-      InputError: It is none of those here.
+      InputError: It is none of the classes here.
     """
-    for family in FAMILIES.values():
-        if type(network) is family.module:
-            return family
-    known = ", ".join(FAMILIES)
-    raise InputError(f"{type(network).__name__} is none of the networks here, which are {known}")
+    if network_class not in network_classes().values():
+        known = ", ".join(network_classes())
+        name = network_class.__name__
+        raise InputError(f"{name} is none of the networks here, which are {known}")
+    return _KEY_MAPS.get(network_class, _OURS)
 
 
-def vocabulary(family: Family, dialect: DialectName) -> Vocabulary:
-    """Returns what a library calls the arrays of a family.
+def key_map(network_class: type[nn.Module], dialect: DialectName) -> KeyMap:
+    """Returns the key map of a class of networks in a dialect.
 
     Raises:
-      InputError: It has no such networks.
+      InputError: It is none of the classes here, or the library has no such networks.
     """
-    if dialect not in family.vocabularies:
-        known = ", ".join(family.vocabularies)
+    maps = key_maps(network_class)
+    if dialect not in maps:
         raise InputError(
-            f"{dialect} has no network of the kind {family.name}; names of such are in: {known}"
+            f"{dialect} has no network of the kind {network_class.__name__}; names of such are in: "
+            f"{', '.join(maps)}"
         )
-    return family.vocabularies[dialect]
+    return maps[dialect]
 
 
 def recognise(
-    shapes: Shapes, dialect: DialectName | None, module: str | None
-) -> tuple[Family, DialectName]:
-    """Returns which family arrays belong to, and whose names they have.
+    shapes: Shapes, dialect: DialectName | None, class_name: str | None
+) -> tuple[type[nn.Module], DialectName]:
+    """Returns the class of the network that arrays belong to, and the dialect of their names.
 
-    torchvision's names of residual networks are timm's too.
+    The names of residual networks in timm are torchvision's.
 
     Args:
-      shapes: Their shapes, by their names.
-      dialect: Whose they have, if that is known.
-      module: The class of the network, if the file says it, as one in our own names does.
+      shapes: Shapes by name.
+      dialect: The dialect, if it is known.
+      class_name: The class, if the file's metadata have it.
 
     Raises:
-      InputError: There is no such dialect or class, or they are nobody's.
+      InputError: There is no such dialect or class, or the arrays are of none.
     """
     if dialect is not None and dialect not in get_args(DialectName):
         raise unknown("dialect", dialect, get_args(DialectName))
-    if module is not None and module not in FAMILIES:
-        raise unknown("network", module, FAMILIES)
-    families = [FAMILIES[module]] if module else list(FAMILIES.values())
-    spoken = [
-        (family, name, vocabulary)
-        for family in families
-        for name, vocabulary in family.vocabularies.items()
+    classes = network_classes()
+    if class_name is not None and class_name not in classes:
+        raise unknown("network", class_name, classes)
+    candidates = [
+        (each, name, candidate)
+        for each in ([classes[class_name]] if class_name else classes.values())
+        for name, candidate in key_maps(each).items()
         if dialect in (None, name)
     ]
-    for family, name, vocabulary in spoken:
-        if vocabulary.is_spoken(shapes):
-            return family, name
-    signs = ", ".join(dict.fromkeys(vocabulary.sign for _, _, vocabulary in spoken))
+    for each, name, candidate in candidates:
+        if candidate.matches(shapes):
+            return each, name
+    typical = ", ".join(dict.fromkeys(candidate.typical for _, _, candidate in candidates))
     shown = ", ".join(sorted(shapes)[:_SHOWN])
-    raise InputError(f"it is no network that is known here: it has none of {signs}, but {shown}")
+    raise InputError(f"it is no network that is known here: it has none of {typical}, but {shown}")

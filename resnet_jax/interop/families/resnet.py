@@ -1,27 +1,31 @@
-"""Residual networks in the names of torchvision, timm and Hugging Face, and in our own."""
+"""Residual networks in the names of torchvision, timm, Hugging Face, Keras, Caffe and our own.
 
-from collections.abc import Callable, Sequence
+Keras and Caffe have the first form (v1) of the networks with 50, 101 and 152 layers. Both feed them
+BGR images, so the first kernel is reversed: here it reads RGB. All convolutions of Keras have
+biases, in Caffe only the first one of the network with 50 layers. A normalisation is two layers in
+Caffe: BatchNorm has the mean, the variance and the factor that both are divided by, Scale the rest;
+blobs have no names but their numbers, so `conv1/0` is a kernel.
+"""
 
-from resnet_jax.interop.families.family import (
-    Family,
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from resnet_jax.errors import InputError
+from resnet_jax.interop.families.key_map import (
+    DialectName,
     Fields,
-    Look,
-    Shapes,
-    Vocabulary,
-    channels_at,
-    is_count,
-    is_number,
-    is_text,
+    Key,
+    KeyMap,
+    OurShapes,
     own_names,
+    split,
+    torch_key,
 )
-from resnet_jax.interop.families.resnet_caffe import CAFFE
-from resnet_jax.interop.families.resnet_fields import KERNEL, resnet_fields
-from resnet_jax.interop.families.resnet_keras import KERAS
-from resnet_jax.interop.naming import Place, split, torch_place
-from resnet_jax.interop.preprocessing import Json
-from resnet_jax.models import ResNet
+from resnet_jax.models import BottleneckBlock, ResidualBlock, ResNet
 
-_FORM = {
+_KERNEL = "params/stem/conv/kernel"
+_MOST_STAGES = 16
+_V1_5 = {
     "stem": "imagenet",
     "shortcut": "B",
     "stride_on": "3x3",
@@ -30,13 +34,52 @@ _FORM = {
     "bn_momentum": 0.9,
     "bn_epsilon": 1e-5,
 }
+_V1 = {**_V1_5, "stride_on": "1x1"}
+
+
+def _fields(shapes: OurShapes) -> Fields:
+    """Returns the fields of a residual network that its arrays show.
+
+    Raises:
+      InputError: They are not a residual network's.
+    """
+    sizes = (_blocks(shapes, stage) for stage in range(1, _MOST_STAGES + 1))
+    stage_sizes = tuple(itertools.takewhile(lambda size: size > 0, sizes))
+    if not stage_sizes:
+        missing = shapes.key(_first(1, 1))
+        assert missing is not None
+        raise InputError(f"it is no residual network: it has no {missing.name}")
+    side, _, _, width = shapes.require(_KERNEL, 4)
+    bottleneck = shapes.get("params/stage1/block1/conv3/kernel") is not None
+    return {
+        "stage_sizes": stage_sizes,
+        "block": BottleneckBlock if bottleneck else ResidualBlock,
+        "width": width,
+        "num_classes": shapes.require("params/head/kernel", 2)[1],
+        "stem": "cifar" if side == 3 else "imagenet",
+    }
+
+
+def _blocks(shapes: OurShapes, stage: int) -> int:
+    present = (shapes.get(_first(stage, block)) is not None for block in itertools.count(1))
+    return sum(itertools.takewhile(bool, present))
+
+
+def _first(stage: int, block: int) -> str:
+    return f"params/stage{stage}/block{block}/conv1/kernel"
+
+
+def _number(name: str) -> int:
+    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+
+# torchvision, timm and Hugging Face
+
 _HUGGING_FACE_LAYERS = {"conv": "convolution", "bn": "normalization"}
 
 
-def torchvision_place(name: str) -> Place | None:
-    """Returns where torchvision and timm have an array."""
-    _, module, _ = split(name)
-    match module:
+def _torchvision_key(name: str) -> Key | None:
+    match split(name)[1]:
         case ["stem", layer]:
             path = f"{layer}1"
         case [stage, block, *branch, layer]:
@@ -45,69 +88,168 @@ def torchvision_place(name: str) -> Place | None:
             path = f"layer{_number(stage)}.{_number(block) - 1}.{layer}"
         case _:
             path = "fc"
-    return torch_place(name, path)
+    return torch_key(name, path)
 
 
-def hugging_face_place(name: str) -> Place | None:
-    """Returns where transformers has an array."""
-    _, module, _ = split(name)
-    return torch_place(name, _hugging_face(module))
+def _hugging_face_key(name: str) -> Key | None:
+    return torch_key(name, _hugging_face_module(split(name)[1]))
 
 
-def _hugging_face(module: Sequence[str]) -> str:
+def _hugging_face_module(module: Sequence[str]) -> str:
     match module:
         case ["stem", layer]:
             return f"resnet.embedder.embedder.{_HUGGING_FACE_LAYERS[layer]}"
         case [stage, block, *branch, layer]:
             kind = _HUGGING_FACE_LAYERS[layer.rstrip("123456789")]
-            place = "shortcut" if branch else f"layer.{_number(layer) - 1}"
+            position = "shortcut" if branch else f"layer.{_number(layer) - 1}"
             layers = f"resnet.encoder.stages.{_number(stage) - 1}.layers.{_number(block) - 1}"
-            return f"{layers}.{place}.{kind}"
+            return f"{layers}.{position}.{kind}"
         case _:
             return "classifier.1"
 
 
-def _number(name: str) -> int:
-    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
-
-
-def _vocabulary(place: Callable[[str], Place | None]) -> Vocabulary:
-    first = place(KERNEL)
+def _of_torch(key: Callable[[str], Key | None]) -> KeyMap:
+    first = key(_KERNEL)
     assert first is not None
-
-    def fields(shapes: Shapes) -> Fields:
-        return resnet_fields(Look(shapes, place))
-
-    return Vocabulary(
-        sign=first.name,
-        is_spoken=lambda shapes: first.name in shapes,
-        fields=fields,
-        place=lambda network, name: place(name),
-        form=_FORM,
+    return KeyMap(
+        typical=first.name,
+        matches=lambda shapes: first.name in shapes,
+        infer=lambda shapes: _fields(OurShapes(shapes, key)),
+        key=lambda network, name: key(name),
+        form=_V1_5,
     )
 
 
-def _is_padding(value: Json) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(v in (0, 1, 2) for v in value)
+# Keras
+
+_KERAS_LEAVES = {
+    "kernel": "kernel",
+    "scale": "gamma",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+}
 
 
-RESNET = Family(
-    module=ResNet,
-    said={
-        "shortcut": is_text,
-        "stride_on": is_text,
-        "pool_padding": _is_padding,
-        "output_stride": lambda value: value is None or is_count(value),
-        "bn_momentum": is_number,
-        "bn_epsilon": is_number,
-    },
-    channels=channels_at(KERNEL),
-    vocabularies={
-        "torchvision": _vocabulary(torchvision_place),
-        "timm": _vocabulary(torchvision_place),
-        "huggingface": _vocabulary(hugging_face_place),
-        "keras": KERAS,
-        "caffe": CAFFE,
-        "resnet_jax": own_names(resnet_fields, _FORM),
-    },
-)
+def keras_layers(network: ResNet) -> Iterator[str]:
+    """Yields the layers of a network that have arrays, in the order in which Keras has them."""
+    yield from ("conv1_conv", "conv1_bn")
+    for stage, blocks in enumerate(network.stage_sizes, 2):
+        for number in range(1, blocks + 1):
+            block = f"conv{stage}_block{number}"
+            branch = number == 1
+            yield from (f"{block}_{layer}" for layer in ("1_conv", "1_bn", "2_conv", "2_bn"))
+            # By the number of layers that are still to come, so that the two ends alternate.
+            yield from (f"{block}_{layer}" for layer in ("0_conv",) * branch + ("3_conv",))
+            yield from (f"{block}_{layer}" for layer in ("0_bn",) * branch + ("3_bn",))
+    yield "predictions"
+
+
+def _keras_key(name: str) -> Key | None:
+    collection, module, leaf = split(name)
+    if collection in ("batches_tracked", "moving_factors"):
+        return None
+    match module:
+        case ["stem", kind]:
+            layer = f"conv1_{kind}"
+        case [stage, block, *branch, kind]:
+            number = "0" if branch else kind[-1]
+            kind = kind.rstrip("123456789")
+            layer = f"conv{_number(stage) + 1}_{block}_{number}_{kind}"
+        case _:
+            layer = "predictions"
+    shifts = collection == "params" and layer.endswith("_bn")
+    their_leaf = _KERAS_LEAVES.get(leaf) or ("beta" if shifts else "bias")
+    return Key(f"{layer}/{their_leaf}", reversed_inputs=name == _KERNEL)
+
+
+# Caffe
+
+_BLOBS = {"kernel": 0, "mean": 0, "var": 1, "factor": 2, "scale": 0, "bias": 1}
+_STEM_BIAS = "conv_biases/stem/conv/bias"
+_RESNET_50 = (3, 4, 6, 3)
+_LETTERED = 3
+"""Stages with more blocks number them in the networks that are deeper than ResNet-50."""
+
+
+def _caffe_key(network: ResNet, name: str) -> Key | None:
+    deep = max(network.stage_sizes) > max(_RESNET_50)
+    numbered = {
+        f"stage{stage}"
+        for stage, blocks in enumerate(network.stage_sizes, 1)
+        if deep and blocks > _LETTERED
+    }
+    return _caffe_key_of(name, numbered)
+
+
+def _caffe_key_of(name: str, numbered: set[str]) -> Key | None:
+    collection, module, leaf = split(name)
+    if collection == "batches_tracked" or (collection == "conv_biases" and name != _STEM_BIAS):
+        return None
+    is_scale = collection == "params" and leaf in ("scale", "bias")
+    match module:
+        case ["stem", kind]:
+            layer = {"conv": "conv1", "bn": "scale_conv1" if is_scale else "bn_conv1"}[kind]
+        case [stage, block, *_, kind]:
+            kind, branch = kind.rstrip("123456789"), kind.lstrip("bcnov")
+            prefix = {"conv": "res", "bn": "scale" if is_scale else "bn"}[kind]
+            layer = f"{prefix}{_caffe_block(stage, block, numbered)}_branch"
+            layer += f"2{'abc'[int(branch) - 1]}" if branch else "1"
+        case _:
+            layer = "fc1000"
+    return Key(f"{layer}/{_BLOBS[leaf]}", channels_first=True, reversed_inputs=name == _KERNEL)
+
+
+def _caffe_block(stage: str, block: str, numbered: set[str]) -> str:
+    number = _number(block)
+    letter = chr(ord("a") + number - 1)
+    if stage in numbered:
+        letter = "a" if number == 1 else f"b{number - 1}"
+    return f"{_number(stage) + 1}{letter}"
+
+
+def _caffe_fields(shapes: Mapping[str, tuple[int, ...]]) -> Fields:
+    numbered = {
+        f"stage{n}" for n in range(1, _MOST_STAGES + 1) if f"res{n + 1}b1_branch2a/0" in shapes
+    }
+    return _fields(OurShapes(shapes, lambda name: _caffe_key_of(name, numbered)))
+
+
+def _caffe_fill(network: ResNet, name: str) -> float | None:
+    if name.startswith("moving_factors/"):
+        return 1.0
+    return 0.0 if name == _STEM_BIAS and network.stage_sizes == _RESNET_50 else None
+
+
+def _of_bottlenecks(library: str, key: Callable[[ResNet, str], Key | None]):
+    """Returns a key of a library that has no networks of basic blocks."""
+
+    def checked(network: ResNet, name: str) -> Key | None:
+        if network.block is not BottleneckBlock:
+            raise InputError(f"{library} has residual networks of bottleneck blocks alone")
+        return key(network, name)
+
+    return checked
+
+
+KEY_MAPS: Mapping[DialectName, KeyMap] = {
+    "torchvision": _of_torch(_torchvision_key),
+    "timm": _of_torch(_torchvision_key),
+    "huggingface": _of_torch(_hugging_face_key),
+    "keras": KeyMap(
+        typical="conv1_conv/kernel",
+        matches=lambda shapes: "conv1_conv/kernel" in shapes,
+        infer=lambda shapes: _fields(OurShapes(shapes, _keras_key)),
+        key=_of_bottlenecks("keras", lambda network, name: _keras_key(name)),
+        form={**_V1, "bn_momentum": 0.99, "bn_epsilon": 1.001e-5},
+        fill=lambda network, name: 0.0 if name.startswith("conv_biases/") else None,
+    ),
+    "caffe": KeyMap(
+        typical="conv1/0",
+        matches=lambda shapes: "conv1/0" in shapes,
+        infer=_caffe_fields,
+        key=_of_bottlenecks("caffe", _caffe_key),
+        form={**_V1, "pool_padding": (0, 1)},
+        fill=_caffe_fill,
+    ),
+    "resnet_jax": own_names(_fields, _V1_5),
+}

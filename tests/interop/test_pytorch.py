@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_jax import InputError
-from resnet_jax.interop.torch_file import read_torch
+from resnet_jax.interop.formats.pytorch import read_torch
 from tests.interop.refusals import refused
 
 torch = pytest.importorskip("torch")
@@ -347,7 +347,7 @@ def test_any_damage_is_noticed_or_harmless(tmp_path_factory, data):
 def test_nothing_of_torch_is_imported_to_read_its_files(tmp_path):
     path = save(tmp_path / "a.pth", {"w": torch.ones(2)})
     program = (
-        "import sys; from resnet_jax.interop.torch_file import read_torch;"
+        "import sys; from resnet_jax.interop.formats.pytorch import read_torch;"
         f"print(read_torch({str(path)!r})['w'].sum(), 'torch' in sys.modules,"
         "'huggingface_hub' in sys.modules)"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from resnet_jax import InputError
 from resnet_jax.interop import load_pretrained, save_pretrained
-from resnet_jax.interop.safetensors_file import read_safetensors, write_safetensors
+from resnet_jax.interop.formats.safetensors import read_safetensors, write_safetensors
 from tests.interop.refusals import refused
 from tests.interop.small import random_variables, small_network
 

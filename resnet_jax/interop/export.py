@@ -15,7 +15,7 @@ from jax import export
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from resnet_jax.data import Statistics, preprocess
-from resnet_jax.errors import InputError, unknown
+from resnet_jax.errors import InputError, exit_moved, unknown
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -37,16 +37,16 @@ def export_stablehlo(
       model: The network.
       variables: Its `params` and `batch_stats`.
       image_shape: Height, width and channels of its images.
-      statistics: What images are normalised with. With them the program takes pixels as files have
-        them, uint8 [n, h, w, c], and so needs nobody who knows of a mean; without them it takes
-        float32 images, normalised already. It returns float32 logits [n, num_classes].
+      statistics: Mean and deviation that images are normalised with. With them the program takes
+        pixels as files have them, uint8 [n, h, w, c]; without them it takes float32 images that
+        are normalised already. It returns float32 logits [n, num_classes].
       platforms: Of "cpu", "cuda" and "tpu".
 
     Raises:
       InputError: There is no such platform or one is named twice, the variables or the images are
         not the network's, or the package `flatbuffers` is missing.
     """
-    _need_flatbuffers()
+    _check_flatbuffers()
     platforms = tuple(platforms)
     for platform in platforms:
         if platform not in PLATFORMS:
@@ -82,16 +82,16 @@ def export_stablehlo(
 def load_exported(path: epath.PathLike) -> export.Exported:
     """Returns a program that `export_stablehlo` made: `.call(images)` runs it.
 
-    A program is run as it is: load only files from those whom you trust.
+    Nothing of a program is checked before it runs: load only files whose authors you trust.
 
     Args:
       path: The file.
 
     Raises:
-      InputError: There is no such file, it is something else, or the package `flatbuffers` is
+      InputError: There is no such file, it is of another kind, or the package `flatbuffers` is
         missing.
     """
-    _need_flatbuffers()
+    _check_flatbuffers()
     path = epath.Path(path)
     try:
         content = path.read_bytes()
@@ -99,13 +99,17 @@ def load_exported(path: epath.PathLike) -> export.Exported:
         raise InputError(f"{path} cannot be read: {error}") from error
     try:
         return export.deserialize(bytearray(content))
-    except Exception as error:  # whatever flatbuffers meets in a file of another kind
+    except Exception as error:  # flatbuffers raises many kinds for other files
         raise InputError(f"{path} is no exported program, or a damaged one: {error}") from error
 
 
-def _need_flatbuffers() -> None:
+def _check_flatbuffers() -> None:
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError(
             "to write or read programs flatbuffers has to be installed: "
             "pip install 'resnet_jax[export]'"
         )
+
+
+if __name__ == "__main__":
+    exit_moved("export")

@@ -1,20 +1,23 @@
-"""Archives (zip) that are not compressed, as PyTorch and Keras write them."""
+"""File formats: one module each, which reads a stranger's file and writes one of ours."""
 
 import zipfile
 from collections.abc import Mapping
 
 from resnet_jax.errors import InputError
 
+ENTRY = "resnet_jax"
+"""Name of our metadata in a file of any format, see `metadata`."""
+
 
 def checked_members(
     archive: zipfile.ZipFile, file_size: int, library: str
 ) -> Mapping[str, zipfile.ZipInfo]:
-    """Returns the members of an archive by name, which claim no more than there is.
+    """Returns the members of an archive without compression, as PyTorch and Keras write them.
 
     Args:
       archive: The archive.
-      file_size: Bytes that it has in all.
-      library: Who writes such, for the message.
+      file_size: Bytes of the file.
+      library: The library that writes such archives, for messages.
 
     Raises:
       InputError: A member is compressed, encrypted, there twice or larger than the file.

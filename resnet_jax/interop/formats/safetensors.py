@@ -36,24 +36,24 @@ def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[
       path: The file.
 
     Raises:
-      InputError: It is no such file, or is damaged.
+      InputError: It is not such a file, or is damaged.
     """
     path = epath.Path(path)
     content = path.read_bytes()
     try:
-        # It compares what the header claims with the length of the content.
+        # It compares the sizes in the header with the length of the content.
         views = safetensors.deserialize(content)
-        arrays = {}
-        for name, view in views:
-            if 0 in view["shape"] or view["dtype"] not in _DTYPES:
-                raise InputError(
-                    f"{path} cannot be read: {name} is of type {view['dtype']} and shape "
-                    f"{tuple(view['shape'])}"
-                )
-            flat = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
-            arrays[name] = flat.reshape(view["shape"])
     except safetensors.SafetensorError as error:
         raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+    arrays = {}
+    for name, view in views:
+        if 0 in view["shape"] or view["dtype"] not in _DTYPES:
+            raise InputError(
+                f"{path} cannot be read: {name} is of type {view['dtype']} and shape "
+                f"{tuple(view['shape'])}"
+            )
+        flat = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
+        arrays[name] = flat.reshape(view["shape"])
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
     return arrays, json.loads(header).get("__metadata__") or {}
 
@@ -61,14 +61,12 @@ def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[
 def write_safetensors(
     path: epath.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a file; until it is whole, nobody finds it.
+    """Writes a file, whole or not at all.
 
     Args:
       path: The file.
-      arrays: What it holds, by name.
-      metadata: Strings beside them.
+      arrays: Arrays by name.
+      metadata: Strings by name.
     """
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    # A scalar became a row of one.
-    contiguous = {name: a.reshape(arrays[name].shape) for name, a in contiguous.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_atomically(path, safetensors.numpy.save(contiguous, dict(metadata)))

@@ -1,0 +1,216 @@
+"""Files of Caffe: `.caffemodel`, and `.binaryproto` of a mean image.
+
+Both are messages of caffe.proto: a net has layers, a layer blobs, and a blob a shape and numbers.
+Blobs get the names `LAYER/0`, `LAYER/1`, ...
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float32
+
+from resnet_jax.errors import InputError
+from resnet_jax.files import write_atomically
+
+MODEL = "model.caffemodel"
+MEAN = "mean.binaryproto"
+
+_MESSAGES = {
+    "Net": {"name": (1, "bytes"), "old_layers": (2, "[bytes]"), "layers": (100, "[bytes]")},
+    "Layer": {"name": (1, "bytes"), "type": (2, "bytes"), "blobs": (7, "[bytes]")},
+    "OldLayer": {"name": (4, "bytes"), "blobs": (6, "[bytes]")},
+    "Blob": {
+        **{side: (i, "int32") for i, side in enumerate(("num", "channels", "height", "width"), 1)},
+        **{"data": (5, "[bytes]"), "shape": (7, "bytes"), "double_data": (8, "[bytes]")},
+    },
+    "Shape": {"dim": (1, "[int64]")},
+}
+"""Number and type of the fields that are read, of caffe.proto; old layers are from before 2014.
+
+Messages within messages and rows of numbers are declared as bytes, which are the same in a file:
+each is decoded when its turn comes, so that a stranger's file is never larger in memory by much.
+"""
+
+_MOST_DIMENSIONS = 8
+_MOST_BLOBS = 10**5
+_LONGEST_NAME = 200
+_LONGEST_NET_NAME = 10**5
+_TYPES = {"res": "Convolution", "conv": "Convolution", "bn": "BatchNorm", "scale": "Scale"}
+
+
+def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the blobs of the layers of a net that have any, and the net's name.
+
+    Args:
+      path: A `.caffemodel`.
+
+    Raises:
+      InputError: It is not such a file, or is damaged; the package `protobuf` is not installed.
+    """
+    path = epath.Path(path)
+    blobs: dict[str, np.ndarray] = {}
+    try:
+        net = _decoded("Net", path.read_bytes())
+        layers = [("OldLayer", content) for content in net.old_layers]
+        layers += [("Layer", content) for content in net.layers]
+        for kind, content in layers:
+            layer = _decoded(kind, content)
+            name = _text(layer.name, _LONGEST_NAME)
+            if len(blobs) + len(layer.blobs) > _MOST_BLOBS:
+                raise InputError("it has more blobs than any network")
+            for i, blob in enumerate(layer.blobs):
+                if f"{name}/{i}" in blobs:
+                    raise InputError(f"the layer {name[:60]!a} is there twice")
+                blobs[f"{name}/{i}"] = _array(blob)
+        if not blobs:
+            raise InputError("it has no layer with numbers")
+        return blobs, _text(net.name, _LONGEST_NET_NAME)
+    except InputError as error:
+        raise InputError(f"{path} cannot be read as a caffemodel: {error}") from error
+
+
+def read_mean_image(path: epath.PathLike) -> Float32[np.ndarray, "h w 3"]:
+    """Returns a mean image in RGB, of images of 0 to 255.
+
+    Args:
+      path: A `.binaryproto`, which has it in BGR.
+
+    Raises:
+      InputError: It is not such a file, or is damaged; the package `protobuf` is not installed.
+    """
+    path = epath.Path(path)
+    try:
+        blob = _array(path.read_bytes())
+        if blob.ndim == 4 and blob.shape[0] == 1:
+            blob = blob[0]
+        if blob.ndim != 3 or blob.shape[0] != 3:
+            raise InputError(f"it has the shape {blob.shape} and not (3, height, width)")
+        if not np.isfinite(blob).all():
+            raise InputError("it has numbers that are none")
+    except InputError as error:
+        raise InputError(f"{path} cannot be read as a mean image: {error}") from error
+    return blob[::-1].transpose(1, 2, 0).astype(np.float32)
+
+
+def write_caffe(
+    path: epath.Path,
+    arrays: Mapping[str, np.ndarray],
+    mean_image: Float32[np.ndarray, "h w 3"] | None,
+    name: str,
+) -> None:
+    """Writes a net with nothing but its blobs, which Caffe copies into a net of its own.
+
+    Args:
+      path: A file, or a folder to be made that takes the mean image too.
+      arrays: Blobs by name, `LAYER/NUMBER`; those that are not float64 are written as float32.
+      mean_image: Mean of the images of 0 to 255, RGB; left out of a file.
+      name: The net's name.
+
+    Raises:
+      InputError: The package `protobuf` is not installed.
+    """
+    classes = _classes()
+    layers: dict[str, dict[int, np.ndarray]] = {}
+    for key, array in arrays.items():
+        layer, _, number = key.rpartition("/")
+        layers.setdefault(layer, {})[int(number)] = array
+    net = classes.Net(name=name.encode())
+    for layer, blobs in layers.items():
+        kind = next((t for start, t in _TYPES.items() if layer.startswith(start)), "InnerProduct")
+        message = classes.Layer(name=layer.encode(), type=kind.encode())
+        message.blobs.extend(_encoded(blobs[i]) for i in sorted(blobs))
+        net.layers.append(message.SerializeToString())
+    if path.suffix != ".caffemodel":
+        if mean_image is not None:
+            write_atomically(path / MEAN, _encoded(mean_image.transpose(2, 0, 1)[None, ::-1]))
+        path = path / MODEL
+    write_atomically(path, net.SerializeToString())
+
+
+@functools.cache
+def _classes() -> SimpleNamespace:
+    """Returns the classes of the messages.
+
+    Raises:
+      InputError: The package `protobuf` is not installed.
+    """
+    try:
+        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    except ImportError as error:
+        raise InputError(
+            "for files of Caffe protobuf has to be installed: pip install 'resnet_jax[caffe]'"
+        ) from error
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="resnet_jax_caffe.proto", syntax="proto2")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field_name, (number, kind) in fields.items():
+            repeated = kind.startswith("[")
+            added = message.field.add(
+                name=field_name,
+                number=number,
+                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
+                type=getattr(field, f"TYPE_{kind.strip('[]').upper()}"),
+            )
+            added.options.packed = kind == "[int64]"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    find, make = pool.FindMessageTypeByName, message_factory.GetMessageClass
+    return SimpleNamespace(**{name: make(find(name)) for name in _MESSAGES})
+
+
+def _decoded(kind: str, content: bytes):
+    """Returns a message of a kind of `_MESSAGES`."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return getattr(_classes(), kind).FromString(content)
+    except DecodeError as error:
+        raise InputError(f"it is no message of protocol buffers ({error})") from error
+
+
+def _array(content: bytes) -> np.ndarray:
+    """Returns the numbers of a blob."""
+    blob = _decoded("Blob", content)
+    if blob.HasField("shape"):
+        shape = tuple(_decoded("Shape", blob.shape).dim[: _MOST_DIMENSIONS + 1])
+    else:
+        sides = ("num", "channels", "height", "width")
+        shape = tuple(getattr(blob, side) if blob.HasField(side) else 1 for side in sides)
+        while len(shape) > 1 and shape[0] == 1:  # all blobs had four dimensions
+            shape = shape[1:]
+    rows = [(row, np.dtype("<f4")) for row in blob.data]
+    rows += [(row, np.dtype("<f8")) for row in blob.double_data]
+    if len(rows) > 1 or any(len(row) % dtype.itemsize for row, dtype in rows):
+        raise InputError("a blob's numbers do not stand in one row")
+    if not rows:
+        raise InputError("a blob has no numbers, or they do not stand in one row")
+    ((row, dtype),) = rows
+    numbers = np.frombuffer(row, dtype)
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=1) < 1:
+        raise InputError(f"a blob has the shape {shape[:_MOST_DIMENSIONS]}")
+    if math.prod(shape) != len(numbers):
+        raise InputError(f"a blob has {len(numbers)} numbers and the shape {shape}")
+    return numbers.reshape(shape)
+
+
+def _text(content: bytes, longest: int) -> str:
+    if len(content) > longest:
+        raise InputError("it has a name that is none")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError("it has a name that is no text") from error
+
+
+def _encoded(array: np.ndarray) -> bytes:
+    """Returns a blob."""
+    classes, double = _classes(), array.dtype == np.float64
+    blob = classes.Blob(shape=classes.Shape(dim=array.shape).SerializeToString())
+    numbers = array.astype("<f8" if double else "<f4").tobytes()
+    (blob.double_data if double else blob.data).append(numbers)
+    return blob.SerializeToString()

@@ -1,0 +1,249 @@
+"""Files of Keras: `.h5` and `.weights.h5`, and `.keras`, which is an archive with one of them.
+
+Arrays get the names `LAYER/LEAF`, such as `conv1_conv/kernel`. Keras 2, and 3 in its older layout,
+names them so; the newer one numbers the arrays of a layer, and stores the layer's name beside them.
+
+Of HDF5 only arrays in groups are read. Links and arrays in other files are not followed, and the
+arrays of a file have no more bytes than the file.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from resnet_jax.errors import InputError
+from resnet_jax.files import write_atomically
+from resnet_jax.interop.formats import ENTRY, checked_members
+from resnet_jax.interop.preprocessing import Json
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+_CONFIG = "config.json"
+_WEIGHTS = "model.weights.h5"
+_MOST_TEXT = 2**24
+"""Bytes of a config; ResNet-152's has 300 kB."""
+
+_NUMBERED = {
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+    2: ("kernel", "bias"),
+    1: ("kernel",),
+}
+"""Names of the arrays of a layer by how many there are, in the order of their numbers."""
+
+_ORDER = [*_NUMBERED[2], *_NUMBERED[4]]
+
+
+class KerasModel(NamedTuple):
+    """Contents of a file.
+
+    Attributes:
+      arrays: Arrays by name.
+      config: Keras' config of the model, if the file has it.
+      metadata: Strings that were written here.
+    """
+
+    arrays: dict[str, np.ndarray]
+    config: dict[str, Json] | None
+    metadata: dict[str, str]
+
+
+def read_keras(path: epath.PathLike) -> KerasModel:
+    """Returns the arrays of a model, and Keras' config of it.
+
+    Args:
+      path: The file.
+
+    Raises:
+      InputError: It is not such a file, is damaged, or holds more than arrays and their names; or
+        the package `h5py` is not installed.
+    """
+    path = epath.Path(path)
+    content = path.read_bytes()
+    try:
+        if content.startswith(b"PK"):
+            return _read_archive(content)
+        hdf5 = _read_hdf5(content)
+        config = hdf5.texts.get(("", "model_config"))
+        metadata = {ENTRY: hdf5.texts["", ENTRY]} if ("", ENTRY) in hdf5.texts else {}
+        return KerasModel(_by_layer(hdf5), None if config is None else _json(config), metadata)
+    except InputError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def is_keras_archive(path: epath.Path) -> bool:
+    """Whether an archive is one of Keras, and not one of PyTorch."""
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return _WEIGHTS in archive.namelist()
+    except Exception:  # a damaged archive can raise anything in zipfile
+        return path.suffix == ".keras"
+
+
+def write_keras(
+    path: epath.Path,
+    arrays: Mapping[str, np.ndarray],
+    layers: Iterable[str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes arrays as Keras does in files `NAME.h5`, in the layout that all of its versions read.
+
+    Args:
+      path: The file.
+      arrays: By name.
+      layers: Names of the layers, in the order of Keras' model.
+      metadata: Strings beside them.
+
+    Raises:
+      InputError: The package `h5py` is not installed.
+    """
+    library, layers = _h5py(), list(layers)
+    buffer = io.BytesIO()
+    with library.File(buffer, "w") as file:
+        file.attrs.update({"keras_version": "3.0.0", **metadata})  # without, it would be Keras 1
+        file.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
+        for layer in layers:
+            names = [f"{layer}/{leaf}" for leaf in _ORDER if f"{layer}/{leaf}" in arrays]
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = np.array([name.encode() for name in names])
+            for name in names:
+                group[name] = arrays[name]
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_archive(content: bytes) -> KerasModel:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = checked_members(archive, len(content), "Keras")
+            for name in (_CONFIG, _WEIGHTS):
+                if name not in members:
+                    raise InputError(f"its archive has no {name}")
+            if members[_CONFIG].file_size > _MOST_TEXT:
+                raise InputError(f"{_CONFIG} claims to have {members[_CONFIG].file_size} bytes")
+            config, weights = _json(archive.read(_CONFIG)), archive.read(_WEIGHTS)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything in zipfile
+        raise InputError(f"its archive is damaged ({error})") from error
+    return KerasModel(_by_layer(_read_hdf5(weights)), config, {})
+
+
+def _json(text: str | bytes) -> dict[str, Json]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"its config is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError("its config is no JSON object")
+    return value
+
+
+class _Hdf5(NamedTuple):
+    """Contents of an HDF5 file.
+
+    Attributes:
+      arrays: Arrays by their path.
+      texts: Attributes that are text, by the path of their group ("" is the file) and their name.
+    """
+
+    arrays: dict[str, np.ndarray]
+    texts: dict[tuple[str, str], str]
+
+
+def _h5py() -> ModuleType:
+    try:
+        import h5py  # an extra: only files of Keras need it
+    except ImportError as error:
+        raise InputError(
+            "for files of Keras h5py has to be installed: pip install 'resnet_jax[keras]'"
+        ) from error
+    return h5py
+
+
+def _read_hdf5(content: bytes) -> _Hdf5:
+    """Returns the arrays and texts of a file.
+
+    HDF5's own library allocates up to 4 GiB for a text of variable length before it looks; no other
+    number in a file makes it allocate more than the file has.
+    """
+    library = _h5py()
+    items: list[tuple[str, Any]] = []
+    try:
+        with library.File(io.BytesIO(content), "r") as file:
+            other = file.visititems_links(
+                lambda path, link: None if isinstance(link, library.HardLink) else path
+            )
+            if other is not None:
+                raise InputError(f"{other} is a link to another place; nothing of it was read")
+            file.visititems(lambda path, item: items.append((path, item)))
+            return _contents([("", file), *items], library, len(content))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise InputError(f"its HDF5 is damaged ({reason[0]})") from error
+
+
+def _contents(items: Iterable[tuple[str, Any]], library: ModuleType, spare: int) -> _Hdf5:
+    """Returns the contents of groups and arrays that have `spare` bytes at most."""
+    hdf5 = _Hdf5({}, {})
+    for path, item in items:
+        if isinstance(item, library.Group):
+            hdf5.texts.update(_texts(library, path, item))
+            continue
+        if not isinstance(item, library.Dataset):
+            raise InputError(f"{path} is no array")
+        if item.is_virtual or item.external:
+            raise InputError(f"{path} is in another file; nothing of it was read")
+        if item.dtype.kind not in "fiub" or not item.size:
+            raise InputError(f"{path} is of type {item.dtype} and no array of numbers")
+        spare -= item.nbytes  # filters, or an array of which nothing is written, can claim more
+        if spare < 0:
+            raise InputError(f"its arrays up to {path} are larger than the file")
+        array = np.asarray(item[()])
+        hdf5.arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return hdf5
+
+
+def _texts(library: ModuleType, path: str, group: Any) -> dict[tuple[str, str], str]:
+    texts = {}
+    for name in ("name", "model_config", ENTRY):
+        if name not in group.attrs:
+            continue
+        attribute = group.attrs.get_id(name)
+        if attribute.shape == () and library.check_string_dtype(attribute.dtype) is not None:
+            text = group.attrs[name] if attribute.dtype.itemsize <= _MOST_TEXT else None
+            if text is None or len(text) > _MOST_TEXT:
+                raise InputError(f"its {name} is longer than any network's")
+            texts[path, name] = text.decode() if isinstance(text, bytes) else str(text)
+    return texts
+
+
+def _by_layer(hdf5: _Hdf5) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+    for path in hdf5.arrays:
+        group = path.rpartition("/")[0]
+        counts[group] = counts.get(group, 0) + 1
+    for path, array in hdf5.arrays.items():
+        group, _, leaf = path.rpartition("/")
+        if path.startswith(("optimizer_weights/", "optimizer/")):
+            continue
+        if group.endswith("/vars"):
+            layer, numbered = hdf5.texts.get((group, "name")), _NUMBERED.get(counts[group], ())
+            if layer is None or leaf not in map(str, range(len(numbered))):
+                raise InputError(f"{path} is of a layer without a name; save the model as NAME.h5")
+            leaf = numbered[int(leaf)]
+        else:
+            layer, leaf = group.rpartition("/")[2], leaf.removesuffix(":0")
+        if f"{layer}/{leaf}" in arrays:
+            raise InputError(f"the layer {layer[:60]!a} is there twice")
+        arrays[f"{layer}/{leaf}"] = array
+    if not arrays:
+        raise InputError("it holds no arrays")
+    return arrays

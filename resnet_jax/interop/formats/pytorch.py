@@ -1,0 +1,313 @@
+"""Files of PyTorch (`.pth`, `.pt`, `.bin`), read without PyTorch and without unpickling.
+
+Such a file is a zip archive without compression: `NAME/data.pkl` describes the tensors, and
+`NAME/data/0`, `NAME/data/1`, ... are their numbers.
+
+The description is a pickle: a program for a machine with a stack, which does whatever its author
+wanted if Python runs it. Here the few instructions that tensors need are interpreted as data; names
+are compared with a list and never looked up, nothing is imported or called, and every other
+instruction is refused. The sizes in it are compared with the archive, and the archive with the
+size of the file, before anything is allocated.
+"""
+
+import math
+import pickletools
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from resnet_jax.errors import InputError
+from resnet_jax.interop.formats import checked_members
+
+ZIP_MAGIC = b"PK\x03\x04"
+
+_MOST_DESCRIPTION = 2**24
+"""Bytes of a description of tensors; ResNet-152's has 100 kB."""
+
+_MOST_DIMENSIONS = 8
+_STORAGES: Mapping[str, np.dtype] = {
+    f"torch {name}Storage": np.dtype(dtype)
+    for name, dtype in {
+        "Double": np.float64,
+        "Float": np.float32,
+        "Half": np.float16,
+        "BFloat16": jnp.bfloat16,
+        "Long": np.int64,
+        "Int": np.int32,
+        "Short": np.int16,
+        "Char": np.int8,
+        "Byte": np.uint8,
+        "Bool": np.bool_,
+    }.items()
+}
+_DICT = "collections OrderedDict"
+_TENSOR = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_NAMES = {_DICT, _TENSOR, _PARAMETER, *_STORAGES}
+_NEW: Mapping[str, Callable[[], "_Value"]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+}
+_SCALARS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
+
+
+class _Name(NamedTuple):
+    """A name of the list."""
+
+    name: str
+
+
+class _Storage(NamedTuple):
+    """Numbers in a member of the archive, as the description has them.
+
+    Attributes:
+      dtype: Their type.
+      key: Name of the member.
+      size: How many there are.
+    """
+
+    dtype: np.dtype
+    key: str
+    size: int
+
+
+class _Tensor(NamedTuple):
+    """A tensor as the description has it; nothing of it has been compared with the file yet.
+
+    Attributes:
+      storage: Its numbers.
+      offset: Index of the first of them.
+      shape: Its shape.
+      strides: Steps in the storage, in numbers.
+    """
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+_Known: TypeAlias = _Name | _Storage | _Tensor
+_Scalar: TypeAlias = bool | int | float | str | None
+_Value: TypeAlias = "_Scalar | tuple[_Value, ...] | list[_Value] | dict[str | int, _Value] | _Known"
+
+
+def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file that `torch.save` wrote.
+
+    The file holds a dict of tensors, as a module's `state_dict()` is, alone or under the key
+    "state_dict" or "model" of another dict.
+
+    Args:
+      path: The file.
+
+    Returns:
+      The tensors by name, in the types that they are stored in, read-only.
+
+    Raises:
+      InputError: It is not such a file, is damaged, or asks for anything but tensors.
+    """
+    path = epath.Path(path)
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return _Reader(archive, path.stat().length).tensors()
+    except InputError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # a broken archive can raise anything in zipfile
+        raise InputError(f"{path} cannot be read: its archive is damaged ({error})") from error
+
+
+class _Reader:
+    """Reads one archive."""
+
+    def __init__(self, archive: zipfile.ZipFile, file_size: int) -> None:
+        self._archive = archive
+        self._members = checked_members(archive, file_size, "torch")
+        self._spare = file_size  # bytes that tensors may still have
+        self._storages: dict[str, bytes] = {}
+        descriptions = [name for name in self._members if name.endswith("/data.pkl")]
+        if len(descriptions) != 1:
+            raise InputError(
+                f"it has {len(descriptions)} descriptions of tensors (data.pkl), not 1"
+            )
+        self._description = descriptions[0]
+        self._prefix = self._description.removesuffix("data.pkl")
+        order = self._members.get(self._prefix + "byteorder")
+        if order is not None and (order.file_size > 6 or archive.read(order) != b"little"):
+            raise InputError("its numbers are not in little-endian order")
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        if self._members[self._description].file_size > _MOST_DESCRIPTION:
+            raise InputError("its description of the tensors is longer than any network's")
+        described = _state_dict(_interpret(self._archive.read(self._description)))
+        return {name: self._array(name, tensor) for name, tensor in described.items()}
+
+    def _array(self, name: str, tensor: _Tensor) -> np.ndarray:
+        storage, offset, shape, strides = tensor
+        if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
+            raise InputError(f"{name} has {len(shape)} dimensions and {len(strides)} strides")
+        if offset < 0 or min(shape, default=1) < 1 or min(strides, default=0) < 0:
+            raise InputError(f"{name} has the shape {shape}, strides {strides} and offset {offset}")
+        # In Python's integers, which do not overflow.
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        numbers = self._numbers(name, storage)
+        if last >= storage.size:
+            raise InputError(f"{name} reaches beyond the {storage.size} numbers of its storage")
+        size = storage.dtype.itemsize
+        self._spare -= math.prod(shape) * size  # strides of 0 could make much of little
+        if self._spare < 0:
+            raise InputError(f"its tensors up to {name} are larger than the file")
+        steps = tuple(step * size for step in strides)
+        return np.ndarray(shape, storage.dtype, numbers, offset * size, steps)
+
+    def _numbers(self, name: str, storage: _Storage) -> bytes:
+        member = self._members.get(f"{self._prefix}data/{storage.key}")
+        if member is None:
+            raise InputError(f"{name} is in data/{storage.key}, which it does not have")
+        if member.file_size != storage.size * storage.dtype.itemsize:
+            raise InputError(
+                f"{name} is in data/{storage.key}, which has {member.file_size} bytes and not "
+                f"{storage.size} numbers of type {storage.dtype.name}"
+            )
+        if storage.key not in self._storages:
+            self._storages[storage.key] = self._archive.read(member)
+        return self._storages[storage.key]
+
+
+def _state_dict(value: _Value) -> dict[str, _Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+            break
+    if not isinstance(value, dict) or not value:
+        raise InputError("it holds no dict of tensors, such as a module's state_dict()")
+    tensors = {}
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise InputError(f"{name!r} is no tensor; save the module's state_dict() alone")
+        tensors[name] = tensor
+    return tensors
+
+
+def _interpret(description: bytes) -> _Value:
+    """Returns the value that a pickle describes, of dicts, lists, tuples, scalars and tensors.
+
+    Raises:
+      InputError: It is damaged, or asks for anything but tensors.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, _ in pickletools.genops(description):
+            machine.step(opcode.name, argument)
+        (value,) = machine.stack
+        return value
+    except InputError:
+        raise
+    except Exception as error:  # a broken pickle can break anything: the parser, a stack, a type
+        raise InputError(f"its description of the tensors is damaged ({error})") from error
+
+
+class _Machine:
+    """Stack, marks and memo of a pickle."""
+
+    def __init__(self) -> None:
+        self.stack: list[_Value] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, _Value] = {}
+
+    def step(self, opcode: str, argument: object) -> None:
+        stack = self.stack
+        match opcode, argument:
+            case "PROTO" | "STOP", _:
+                pass
+            case _, _ if opcode in _NEW:
+                stack.append(_NEW[opcode]())
+            case _, (int() | float() | str()) as scalar if opcode in _SCALARS:
+                stack.append(scalar)
+            case "MARK", _:
+                self._marks.append(len(stack))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3", _:
+                stack.append(self._take(int(opcode[-1])))
+            case "TUPLE", _:
+                stack.append(self._since_mark())
+            case "APPEND" | "APPENDS", _:
+                values = self._take(1) if opcode == "APPEND" else self._since_mark()
+                _checked(stack[-1], list).extend(values)
+            case "SETITEM" | "SETITEMS", _:
+                items = self._take(2) if opcode == "SETITEM" else self._since_mark()
+                for key, value in zip(items[::2], items[1::2], strict=True):
+                    _checked(stack[-1], dict)[_checked(key, (str, int))] = value
+            case "BINPUT" | "LONG_BINPUT", int(slot):
+                self._memo[slot] = stack[-1]
+            case "BINGET" | "LONG_BINGET", int(slot):
+                stack.append(self._memo[slot])
+            case "GLOBAL", str(name):
+                if name not in _NAMES:
+                    asked = name.replace(" ", ".")
+                    raise InputError(f"it asks for {asked}, which is no tensor; nothing was run")
+                stack.append(_Name(name))
+            case "BINPERSID", _:
+                stack.append(_storage(stack.pop()))
+            case "REDUCE", _:
+                stack.append(_make(*self._take(2)))
+            case "BUILD", _:
+                stack.pop()  # attributes of an OrderedDict: versions of torch's modules
+            case _:
+                raise InputError(
+                    f"it has the instruction {opcode}, which tensors do not need; nothing was run"
+                )
+
+    def _take(self, count: int) -> tuple[_Value, ...]:
+        if len(self.stack) < count:
+            raise IndexError("too few values")
+        taken = tuple(self.stack[len(self.stack) - count :])
+        del self.stack[len(self.stack) - count :]
+        return taken
+
+    def _since_mark(self) -> tuple[_Value, ...]:
+        return self._take(len(self.stack) - self._marks.pop())
+
+
+def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__} where something else belongs")
+    return value
+
+
+def _storage(identity: _Value) -> _Storage:
+    match identity:
+        case ("storage", _Name(name), str(key), str(), int(size)) if name in _STORAGES:
+            return _Storage(_STORAGES[name], key, size)
+        case _:
+            raise ValueError("a storage of an unknown kind")
+
+
+def _make(function: _Value, arguments: _Value) -> _Value:
+    match function, arguments:
+        case _Name(name), () if name == _DICT:
+            return {}
+        case _Name(name), (_Storage() as storage, int(offset), shape, strides, *_) if (
+            name == _TENSOR
+        ):
+            return _Tensor(storage, offset, _integers(shape), _integers(strides))
+        case _Name(name), (_Tensor() as tensor, *_) if name == _PARAMETER:
+            return tensor
+        case _:
+            raise InputError("it calls what is no tensor; nothing was run")
+
+
+def _integers(values: _Value) -> tuple[int, ...]:
+    if not isinstance(values, tuple):
+        raise TypeError("a shape that is not a tuple")
+    integers = tuple(value for value in values if type(value) is int)
+    if len(integers) < len(values):
+        raise TypeError("a shape that is not of integers")
+    return integers
