@@ -1,4 +1,4 @@
-"""The layers of a network, as rows of a table."""
+"""A layer of a network, and the list of all with their totals."""
 
 import dataclasses
 import math
@@ -13,16 +13,16 @@ class Layer:
     """A layer, for one image.
 
     Attributes:
-      name: Path of the submodule that has the parameters ("stage2/block1/conv2"); of what has
-        none, the submodule that it is in and its kind ("stem/max_pool").
+      name: Path of the submodule that has the parameters ("stage2/block1/conv2"); without
+        parameters, the submodule around the layer and its kind ("stem/max_pool").
       kind: "conv", "dense", "max_pool", "avg_pool"; "matmul" for a product of two activations;
         "scale" for parameters that are applied in place, as those of batch normalisation.
       output: Height, width and channels of the output, or its units.
-      parameters: Number of parameters that no earlier layer has.
-      multiply_adds: Those of convolutions and matrix products, where a filter meets padding too.
+      parameters: Number of parameters, those that earlier layers share left out.
+      multiply_adds: Those of convolutions and matrix products, padding included.
       receptive_field: Rows and columns of the image that a position of the output depends on,
-        beyond the border too.
-      filter: Height, width and, of a convolution, the channels that it reads; or `None`.
+        counted beyond the border too.
+      filter: Height, width and, of a convolution, its input channels; or `None`.
       stride: Rows and columns from one position of the filter to the next.
       padding: Rows before and after, columns before and after.
       dilation: Rows and columns from one pixel under the filter to the next.
@@ -41,18 +41,18 @@ class Layer:
 
     @property
     def activations(self) -> int:
-        """The number of outputs that take memory of their own; none where `kind` is "scale"."""
+        """The number of outputs that take memory of their own: 0 for a "scale"."""
         return 0 if self.kind == "scale" else math.prod(self.output)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The layers of a network in the order in which they are computed, and their totals.
+    """The layers of a network in the order of computation, and their totals.
 
     Attributes:
       image_shape: Height, width and channels of the image.
       layers: The layers.
-      training_parameters: Number of further parameters, which only training uses (those of
+      training_parameters: Number of further parameters that only training uses (those of
         auxiliary classifiers).
     """
 
@@ -74,8 +74,8 @@ class Summary:
     def activations(self) -> int:
         """The activations of an image: the image itself and the outputs of the layers.
 
-        What can be done in place (rectification, normalisation, addition) does not count, nor
-        does what only arranges anew (concatenation, the cells of spatial pyramid pooling). So
-        VGG-16 has 15,237,608, as in lectures.
+        Operations that can be done in place (rectification, normalisation, addition) or that only
+        rearrange (concatenation, the cells of pyramid pooling) do not count: VGG-16 has
+        15,237,608, as in lectures.
         """
         return math.prod(self.image_shape) + sum(layer.activations for layer in self.layers)

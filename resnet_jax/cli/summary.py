@@ -1,9 +1,9 @@
-"""Prints what a network consists of: `summary resnet50`.
+"""Prints the layers of a network: `summary resnet50`.
 
-A line for each layer, a line for each stage as in table 1 of the paper, and the sums. Nothing is
-computed. `--image_size 448` is for other images than the network's own, `--option KEY=VALUE` for an
-option of `create_model` ("shortcut=C"), `--batch 32` for the memory of a batch's activations. Exit
-status: 0 done, 2 wrong input.
+There is a line for each layer, a line for each stage as in table 1 of the paper, and the sums.
+Nothing is computed. `--image_size 448` is for images of another size than the network's own,
+`--option KEY=VALUE` for an option of `create_model` ("shortcut=C"), `--batch 32` for the memory of
+a batch's activations. Exit status: 0 done, 2 wrong input.
 """
 
 import ast
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from flax import linen as nn
 
+from resnet_jax.analysis import summarize
 from resnet_jax.analysis.tables import layer_table, stage_table, totals
-from resnet_jax.analysis.trace import summarize
 from resnet_jax.cli.frame import Parser
 from resnet_jax.errors import InputError
 from resnet_jax.models import create_model, image_shape

@@ -1,6 +1,7 @@
 """What networks consist of, against the published numbers."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,13 @@ def test_table_1(name, multiply_adds, parameters):
     assert found.training_parameters == 0
 
 
+DEEP = re.compile(r".*(34|44|56|101|110|152|1202)(_v1_5)?|vgg1[369].*|prelu_net_[bc]|cifar_p.*")
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name == "cifar_resnet1202" else name
+        pytest.param(name, marks=[pytest.mark.slow] * (DEEP.fullmatch(name) is not None))
         for name in list_models()
     ],
 )
