@@ -1,4 +1,4 @@
-"""Image files of strangers, by Pillow: which are opened, and in which mode they are taken."""
+"""Image files by Pillow: which formats are opened, and in which mode an image is taken."""
 
 import io
 import struct
@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image, ImageFile
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What else Pillow can read is not for strangers' files; some of it starts other programs."""
+"""Pillow reads more, which is unsafe for files of unknown origin: some formats start programs."""
 
 JPEG = ("JPEG", "MPO")
-"""Formats: some cameras put several JPEGs into one file, the first of which is the photo."""
+"""Some cameras put several JPEGs into one file (MPO), the first of which is the photo."""
 
 _GREY = ("1", "L", "LA")
 
@@ -19,23 +19,23 @@ MOST_PIXELS = 2**26
 
 
 class UnknownFileError(ValueError):
-    """The bytes are of no kind that is read; the message says of which."""
+    """A file has none of the formats that are read; the message lists them."""
 
     def __init__(self) -> None:
         super().__init__(f"it is no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}")
 
 
 def open_image(file: bytes) -> ImageFile.ImageFile:
-    """Opens an image file, which is told by its content; nothing is decoded yet.
+    """Opens an image file by its content; nothing is decoded yet.
 
-    Pillow's own function warns of many pixels in words of its own; whoever calls this compares them
-    with `MOST_PIXELS`, and refuses.
+    The caller has to refuse more than `MOST_PIXELS`: unlike Pillow's own function this one does not
+    warn of them.
 
     Args:
       file: The file's bytes.
 
     Raises:
-      UnknownFileError: It is none that is read.
+      UnknownFileError: It has none of the formats that are read.
       Exception: Whatever a broken file raises in Pillow.
     """
     Image.init()
@@ -50,7 +50,7 @@ def open_image(file: bytes) -> ImageFile.ImageFile:
 
 
 def in_colours(image: Image.Image) -> Image.Image:
-    """Returns an image in the mode L, if it is grey, or RGB.
+    """Returns an image in mode L if it is grey, else in RGB.
 
     Of 16 bits the upper 8 are taken, and transparency is dropped.
     """

@@ -1,8 +1,8 @@
-"""Parts of JPEGs, by libjpeg-turbo 3: only what is wanted is transformed and coloured.
+"""Regions of JPEGs, decoded by libjpeg-turbo 3 through ctypes.
 
-Its pixels are Pillow's, bit for bit, because Pillow decodes with the same library and the same
-transforms; so it is no matter which of the two decodes. It comes with the package `turbojpeg`, or
-with the system. Where it is in neither, and for what it does not take, there is Pillow.
+The pixels equal Pillow's bit for bit, because Pillow decodes with the same library and the same
+transforms; Pillow itself decodes only whole images. The library comes with the package `turbojpeg`
+or with the system. Without it, and for what this module does not take, Pillow decodes.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-# The library's header never changes a number.
+# The library's header promises these numbers.
 _DECOMPRESS = 1
 _AS_RGBX = 2
 _RGB, _YCBCR, _GREY = 0, 1, 2
@@ -34,20 +34,20 @@ class _Parameter(enum.IntEnum):
 
 
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
-"""Pixels of the blocks that are decoded as one, by the kind of subsampling."""
+"""Width of the blocks that are decoded as one, in pixels, by the kind of subsampling."""
 
-_BESIDE = 2
-"""From how many pixels away a pixel may have its colour, where colours are subsampled."""
+_REACH = 2
+"""Pixels to the left and right that colours are interpolated from, where they are subsampled."""
 
 
 class Header(NamedTuple):
-    """What a JPEG says of itself.
+    """The header of a JPEG.
 
     Attributes:
       width: In pixels.
       height: In pixels.
       grey: Whether it has one channel.
-      block: Width of what is decoded as one, in pixels.
+      block: Width of the blocks that are decoded as one, in pixels.
     """
 
     width: int
@@ -79,9 +79,9 @@ class _Scale(ctypes.Structure):
 
 
 class _Library(NamedTuple):
-    """The library, as two: without the interpreter's lock only where it takes its time.
+    """The library, twice: `short` keeps the interpreter's lock, `long` releases it.
 
-    To let go of the lock and get it back takes longer than most calls, where threads wait for it.
+    Where threads wait for the lock, releasing it takes longer than most calls.
     """
 
     short: ctypes.PyDLL
@@ -89,7 +89,7 @@ class _Library(NamedTuple):
 
 
 class JpegDecoder:
-    """The decoder of a thread."""
+    """A decoder, for one thread."""
 
     def __init__(self, libraries: _Library) -> None:
         library = libraries.short
@@ -103,10 +103,9 @@ class JpegDecoder:
         self._handle = handle
 
     def header(self, file: bytes) -> Header | None:
-        """Returns what a JPEG says of itself; None where Pillow has to judge.
+        """Returns the header of a JPEG; None where Pillow has to judge.
 
-        That is what is no JPEG, is not whole, or is none of the usual ones: red, green and blue or
-        grey, in 8 bits and lossy.
+        Taken are whole JPEGs in colour or grey, lossy, of 8 bits.
         """
         whole = file.startswith(b"\xff\xd8") and file.endswith(b"\xff\xd9")
         if not whole or b"\xff\xda" not in file:  # a scan: the library takes files without one
@@ -127,19 +126,19 @@ class JpegDecoder:
     ) -> UInt8[np.ndarray, "height width 4"] | None:
         """Returns a part of the image; None where Pillow has to judge, because there is damage.
 
-        A pixel is red, green, blue, which are the same in grey images, and anything.
+        A pixel is red, green, blue (equal in grey images), and anything.
 
         Args:
           file: The JPEG.
-          header: What `header` has just returned for it.
-          factor: By how much the image is reduced: 1, 2, 4 or 8.
-          region: Which part of the reduced image.
+          header: As `header` has just returned it for this file.
+          factor: The reduction: 1, 2, 4 or 8.
+          region: The region of the reduced image.
         """
-        # Whole blocks, and the colours of their outermost pixels lack those beside them.
+        # Whole blocks, and more of them: the colours at their edges are not interpolated.
         block = header.block // factor
         width = -(-header.width // factor)
-        left = max(0, (region.left - _BESIDE) // block * block)
-        right = min(width, -(-(region.right + _BESIDE) // block) * block)
+        left = max(0, (region.left - _REACH) // block * block)
+        right = min(width, -(-(region.right + _REACH) // block) * block)
         height = region.lower - region.upper
         out = np.empty((height, right - left, 4), np.uint8)
         library, handle = self._library, self._handle
@@ -177,14 +176,14 @@ def _library() -> _Library | None:
         try:
             library = _Library(ctypes.PyDLL(path), ctypes.CDLL(path))
             _declare(*library)
-        except (OSError, AttributeError):  # of another machine; of an older version
+        except (OSError, AttributeError):  # of another processor; an older version
             continue
         return library
     return None
 
 
 def _of_package() -> str | None:
-    """Returns the file of the package's extension, through which the library's functions are."""
+    """Returns the file of the package's extension module, which exports the library's functions."""
     spec = importlib.util.find_spec("turbojpeg")
     origin = None if spec is None else spec.origin
     return None if origin is None or origin.endswith(".py") else origin

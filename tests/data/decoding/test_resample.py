@@ -1,5 +1,4 @@
 import functools
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,7 +36,7 @@ def both(pixels, box, size, interpolation):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_it_is_pillows_bit_for_bit(interpolation):
     rng = np.random.default_rng(0)
-    for _ in range(400):
+    for _ in range(200):
         height, width = rng.integers(1, 200, 2)
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         if rng.integers(2):  # as of black and white, where a filter swings over
@@ -61,37 +60,27 @@ def test_whole_pixels_too(interpolation, size):
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("height", range(1, 6))
-def test_it_keeps_to_the_image_and_to_what_it_writes(interpolation, height):
-    rng = np.random.default_rng(height)
-    for width in range(1, 19):
-        for size in [(1, 1), (2, 31), (5, 16), (17, 15), tuple(rng.integers(1, 40, 2))]:
-            pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-            box = Box(0, 0, width, height)
-            expected = of_pillow(pixels, box, size, interpolation)
-            row, column = rng.integers(0, 5, 2)
-            around = rng.integers(0, 2**32, (height + 9, width + 9), dtype=np.uint32)
-            image = around[row : row + height, column : column + width]
-            image[:] = words(pixels)
-            before = around.copy()
-            margin, count = int(rng.integers(1, 64)), expected.size
-            for fill in (0, 255):
-                memory = np.full(count + 2 * margin, fill, np.uint8)
-                out = memory[margin:-margin].reshape(expected.shape)
-                resample(image, *box, _SUPPORT[interpolation], out)
-                np.testing.assert_array_equal(out, expected)
-                assert (memory[:margin] == fill).all()
-                assert (memory[-margin:] == fill).all()
-            np.testing.assert_array_equal(around, before)
+@pytest.mark.parametrize("size", [(1, 1), (2, 31), (17, 15)])
+def test_small_images_and_parts_of_images(interpolation, size):
+    rng = np.random.default_rng(0)
+    for height, width in [(1, 1), (1, 18), (2, 5), (5, 17), (33, 3)]:
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        box = Box(0, 0, width, height)
+        around = rng.integers(0, 2**32, (height + 9, width + 9), dtype=np.uint32)
+        image = around[2 : 2 + height, 3 : 3 + width]
+        image[:] = words(pixels)
+        out = np.zeros((*size, 3), np.uint8)
+        resample(image, *box, _SUPPORT[interpolation], out)
+        np.testing.assert_array_equal(out, of_pillow(pixels, box, size, interpolation))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("shape", [(1, 65535), (65535, 1), (5000, 3), (3, 5000)])
+@pytest.mark.parametrize("shape", [(1, 65535), (65535, 1)])
 def test_the_narrowest_and_the_longest(interpolation, shape):
     pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
     height, width = shape
     for box in (Box(0, 0, width, height), Box(width * 0.3, height * 0.9, width, height)):
-        for size in [(1, 1), (3, 224), (224, 3)]:
+        for size in [(1, 1), (3, 24), (24, 3)]:
             ours, pillows = both(pixels, box, size, interpolation)
             np.testing.assert_array_equal(ours, pillows)
 
@@ -108,20 +97,6 @@ def test_threads_do_not_disturb_each_other():
         for _ in range(10):
             for found, wanted in zip(pool.map(ours, boxes), expected, strict=True):
                 np.testing.assert_array_equal(found, wanted)
-
-
-def test_what_is_kept_is_of_these_steps(monkeypatch):
-    from resnet_jax.data.decoding import resample as module
-
-    name = resample.py_func.__qualname__
-    assert any(name in file for file in os.listdir(resample.stats.cache_path))
-
-    def another():
-        pass
-
-    another.__qualname__ = "resample"
-    monkeypatch.setattr(module.inspect, "getsource", lambda of: "other steps")
-    assert module._named_by_its_steps(another).__qualname__ not in ("resample", name)
 
 
 def test_where_numba_compiles_nothing_there_is_pillow(monkeypatch):
