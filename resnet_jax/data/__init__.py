@@ -1,31 +1,35 @@
 """Data: sources of examples, their order, augmentation, and batches.
 
-A `Source` has examples by index, encoded, and an `ImageSet` decodes, crops and resizes them to one
-size; `Order` says which examples make the batch of a step and `Draws` gives their random numbers,
-both as pure functions of the seed and the step; `train_batches` and `eval_batches` put them
-together on the host as uint8, and `preprocess` does the arithmetic on the device.
+A `Source` has examples by index, encoded; an `ImageSet` decodes, crops and resizes them to one
+size. `Order` gives the examples of a step's batch and `Draws` their random numbers, both as pure
+functions of the seed and the step. `train_batches` and `eval_batches` make batches of uint8 on the
+host, and `preprocess` does the arithmetic on the device.
 """
 
-from resnet_jax.data.augment import Augmentation, augmentation
+from resnet_jax.data.augment import Augmentation, augmentation, preprocess
 from resnet_jax.data.bad_records import BadRecords, read_ledger
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
-from resnet_jax.data.colors import ColorOf
 from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
 from resnet_jax.data.decoding.decode import Interpolation, decode_crop
-from resnet_jax.data.device import Statistics, preprocess
-from resnet_jax.data.draws import Draws
+from resnet_jax.data.draws import Draws, Stream
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
-from resnet_jax.data.measure import MeanOf, StdOf, measure_statistics, statistics_template
 from resnet_jax.data.order import Order
 from resnet_jax.data.prefetch import Prefetch, prefetch
-from resnet_jax.data.random_bits import Stream
 from resnet_jax.data.sources.digits import Digits, digits_splits
 from resnet_jax.data.sources.folder import FolderSplit, folder_splits
 from resnet_jax.data.sources.mnist import Mnist, mnist_splits
 from resnet_jax.data.sources.prepared import PreparedSplit, prepared_splits
 from resnet_jax.data.sources.source import Example, Source
 from resnet_jax.data.sources.splits import Splits, select
+from resnet_jax.data.statistics import (
+    ColorOf,
+    MeanOf,
+    Statistics,
+    StdOf,
+    measure_statistics,
+    statistics_template,
+)
 
 __all__ = [
     "Augmentation",

@@ -7,29 +7,27 @@ from typing import TypeAlias
 
 from etils import epath
 
-from resnet_jax.data.random_bits import Stream, random_bits
+from resnet_jax.data.draws import Stream, random_bits
 from resnet_jax.errors import InputError
 from resnet_jax.files import GrowingFile
 
 Entry: TypeAlias = Mapping[str, "str | int | None"]
-"""`split`, `index`, `key` (None where the source got no further) and `error` of an example."""
+"""`split`, `index`, `key` (None where the source could not tell) and `error` of an example."""
 
 _ALWAYS_ALLOWED = 10
-"""Failures that say nothing yet about a share."""
+"""Failures that are too few to be a share."""
 
 _SUBSTITUTES = 10
 """Examples that are tried in the place of one."""
 
 
 class BadRecords:
-    """What a training run does about examples that cannot be read.
+    """Lets training go on without the examples that cannot be read.
 
-    Each is entered once in a ledger, a file of JSON lines, and another example takes its place,
-    with its own label: which one depends on the index alone, so that a batch is the same for any
-    number of threads and processes, and in a run that goes on. When more than a share of the
-    examples are found to be bad, reading ends with an error.
-
-    Each process has its own ledger.
+    Another example takes the place of each, with its own label: which one depends on the index
+    alone, so that a batch is the same for any number of threads and processes, and in a run that
+    is started again. Each process has a ledger, a file of JSON lines, with each bad example once.
+    When more than a share of the examples are bad, reading ends with an error.
 
     Attributes:
       failures: How many times an example could not be read.
@@ -40,42 +38,35 @@ class BadRecords:
     def __init__(
         self, split: str, most_share: float, *, ledger: epath.PathLike | None = None
     ) -> None:
-        """Notes nothing yet.
+        """Starts without bad examples.
 
         Args:
-          split: What the examples are of, for the ledger.
+          split: The split of the examples, for the ledger.
           most_share: The share of the examples that may be bad, beyond ten; 0 is none at all.
-          ledger: Where the ledger will be. Until `keep` says so, only a last word is written.
+          ledger: The ledger's path; by default there is none. It is written by `sync`, and before
+            the error of too many.
 
         Raises:
-          InputError: The share is no share.
+          InputError: The share is out of range.
         """
         if not 0 <= most_share <= 1:
             raise InputError(f"the share of bad examples is from 0 to 1, and {most_share} is not")
         self.failures = 0
         self._split = split
         self._most_share = most_share
-        self._bad: set[int] = set()
-        self._ledger = ledger
-        self._path: epath.Path | None = None
-        self._file: GrowingFile | None = None
-        self._waiting: list[Entry] = []
-        self._entered: set[str] = set()
+        self._ledger = None if ledger is None else epath.Path(ledger)
+        self._bad: dict[int, Entry] = {}
+        self._unwritten: list[Entry] = []
         self._lock = threading.Lock()
 
-    def keep(self, path: epath.PathLike) -> None:
-        """Says where the ledger is, and enters what was found so far; no entry makes no ledger."""
-        self._path = epath.Path(path)
-        self.sync()
-
     def enter(self, index: int, key: str | None, error: Exception, *, examples: int) -> None:
-        """Enters an example.
+        """Counts an example as bad.
 
         Args:
           index: Its index in the split.
-          key: Its key, if the source got so far.
+          key: Its key, where the source could tell.
           error: Why it cannot be read.
-          examples: How many there are.
+          examples: Number of examples of the split.
 
         Raises:
           InputError: It is one too many.
@@ -83,16 +74,14 @@ class BadRecords:
         entry: Entry = {"split": self._split, "index": index, "key": key, "error": str(error)}
         with self._lock:
             self.failures += 1
-            self._bad.add(index)
-            self._waiting.append(entry)
-            self._write()
+            if index not in self._bad:
+                self._bad[index] = entry
+                self._unwritten.append(entry)
             allowed = self._most_share and _ALWAYS_ALLOWED + self._most_share * examples
             if len(self._bad) <= allowed:
                 return
-            if self._path is None and self._ledger is not None:
-                self._path = epath.Path(self._ledger)
-            self._close()
-        where = "" if self._path is None else f"; {self._path} lists them"
+        self.sync()
+        where = "" if self._ledger is None else f"; {self._ledger} lists them"
         raise InputError(
             f"{len(self._bad)} of the {examples} examples of {self._split} cannot be read, which "
             f"is more than the share of {self._most_share:g}{where}; the last is number {index}: "
@@ -104,52 +93,37 @@ class BadRecords:
 
         Args:
           index: The example that cannot be read.
-          examples: How many there are.
+          examples: Number of examples of the split.
         """
         if examples > 1:
             for bits in random_bits(0, Stream.SUBSTITUTE, index, _SUBSTITUTES).tolist():
                 yield (index + 1 + bits % (examples - 1)) % examples
 
     def sync(self) -> None:
-        """Makes what was entered durable."""
+        """Writes the new entries to the ledger, durably; without an entry there is no ledger.
+
+        Entries since the last call are lost in a kill; a run that is started again repeats its
+        steps since the last checkpoint, and finds them again.
+        """
         with self._lock:
-            self._sync()
-
-    def close(self) -> None:
-        """Makes what was entered durable, and closes the ledger."""
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
-        self._sync()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _sync(self) -> None:
-        self._write()
-        if self._file is not None:
-            self._file.sync()
-
-    def _write(self) -> None:
-        """Writes what is not in the ledger yet."""
-        if self._path is None or not self._waiting:
-            return
-        if self._file is None:
-            before = self._path.read_bytes() if self._path.exists() else b""
-            self._entered = {_identity(entry) for entry in _entries(before)}
-            self._file = GrowingFile(self._path)
+            if self._ledger is None or not self._unwritten:
+                return
+            before = self._ledger.read_bytes() if self._ledger.exists() else b""
+            entered = {_identity(entry) for entry in _entries(before)}
+            new = [entry for entry in self._unwritten if _identity(entry) not in entered]
+            lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in new)
             if before and not before.endswith(b"\n"):  # killed in the middle of a line
-                self._file.write(b"\n")
-        for entry in self._waiting:
-            if _identity(entry) not in self._entered:
-                self._entered.add(_identity(entry))
-                self._file.write(json.dumps(entry).encode() + b"\n")
-        self._waiting.clear()
+                lines = b"\n" + lines
+            file = GrowingFile(self._ledger)
+            try:
+                file.write(lines)
+            finally:
+                file.close()
+            self._unwritten.clear()
 
 
 def read_ledger(path: epath.PathLike) -> list[Entry]:
-    """Returns the entries of a ledger, if there is one; what a kill has torn is left out."""
+    """Returns the entries of a ledger, none where it is missing; torn lines are left out."""
     path = epath.Path(path)
     return list(_entries(path.read_bytes())) if path.exists() else []
 
@@ -164,5 +138,5 @@ def _entries(content: bytes) -> Iterator[Entry]:
             yield entry
 
 
-def _identity(entry: Entry) -> str:
-    return json.dumps([entry.get("split"), entry.get("index"), entry.get("key")])
+def _identity(entry: Entry) -> tuple[object, ...]:
+    return entry.get("split"), entry.get("index"), entry.get("key")

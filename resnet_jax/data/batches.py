@@ -1,4 +1,4 @@
-"""Batches, as the replicas of a process take them."""
+"""Batches of training and of evaluation: the rows of a process."""
 
 from collections.abc import Iterator
 
@@ -26,21 +26,21 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Returns the batches of the steps from `start` up to, not including, `stop`.
 
-    A batch depends on the seed and the step alone, so a run that starts again at a step sees what
-    it would have seen.
+    A batch depends on the seed and the step alone, so a run that is started again goes on with the
+    same batches.
 
     Args:
       images: The training images.
-      augmentation: What is drawn for each image.
+      augmentation: Draws the random changes of the images.
       batch_size: Number of examples of the global batch.
       seed: The run's seed.
       start: The first step, from 0.
       stop: The step after the last.
-      rows: The rows of each global batch that this process wants.
+      rows: The rows of each global batch that this process takes.
 
     Returns:
-      An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and what the augmentation
-      adds.
+      An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and the arrays of the
+      augmentation.
 
     Raises:
       InputError: There are no images, the seed or the batch size is out of range, or the rows are
@@ -67,7 +67,7 @@ def eval_batches(images: ImageSet, *, batch_size: int, rows: slice) -> Iterator[
     Args:
       images: The images.
       batch_size: Number of examples of the global batch.
-      rows: The rows of each global batch that this process wants.
+      rows: The rows of each global batch that this process takes.
 
     Returns:
       An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and `mask`, float32 [n],

@@ -1,4 +1,4 @@
-"""Which part of an image becomes the network's input: the geometry alone, without any pixels."""
+"""Crops of images, as boxes: geometry alone, without pixels."""
 
 import dataclasses
 import math
@@ -7,8 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Int32
 
-from resnet_jax.data.draws import Draws
-from resnet_jax.data.random_bits import Stream
+from resnet_jax.data.draws import Draws, Stream
 from resnet_jax.errors import InputError
 
 _ONE = 2**31
@@ -18,7 +17,7 @@ _TRIES = 10
 
 
 class Box(NamedTuple):
-    """A rectangle of an image, in its pixels; it is resampled to the size that is wanted."""
+    """A rectangle of an image, in its pixels, which is resampled to the network's input."""
 
     left: float
     upper: float

@@ -1,15 +1,56 @@
-"""The random numbers of the examples of a batch."""
+"""Random numbers as pure functions of a run's seed, their purpose, and the step.
+
+numpy promises that the bits of a bit generator stay the same from version to version, and does not
+promise it of the distributions (`Generator.permutation`, `Generator.random`); so runs are built on
+the bits alone.
+"""
 
 import dataclasses
+import enum
 import functools
 import statistics
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, UInt64
 
-from resnet_jax.data.random_bits import Stream, random_bits
+from resnet_jax.errors import InputError
 
 _LEVELS = 2**16
+
+
+class Stream(enum.IntEnum):
+    """Purposes of random bits; each has bits of its own.
+
+    The numbers are part of what a seed means: new ones are added, none is changed.
+    """
+
+    ORDER = 0
+    CROP = 1
+    FLIP = 2
+    BOX = 3
+    COLOR = 4
+    SUBSTITUTE = 5
+
+
+def check_seed(seed: int) -> None:
+    """Raises InputError unless the seed is a whole number of 64 bits."""
+    if not 0 <= seed < 2**64:
+        raise InputError(f"a seed is a whole number from 0 to 2**64 - 1, and {seed} is not")
+
+
+def random_bits(seed: int, stream: Stream, index: int, count: int) -> UInt64[np.ndarray, "count"]:
+    """Returns random words of 64 bits, from the counter-based generator Philox-4x64.
+
+    Args:
+      seed: The run's seed, from 0 to 2**64 - 1.
+      stream: The purpose of the bits.
+      index: The step or epoch; the words of two indices never overlap.
+      count: How many words; fewer are the beginning of more.
+    """
+    key = np.array([seed, stream], dtype=np.uint64)
+    # Generating counts up from the first word of the counter; the last one is ours.
+    counter = np.array([0, 0, 0, index], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +58,8 @@ class Draws:
     """Random numbers that depend on the seed, the step and an example's row in the global batch.
 
     They are drawn for the whole global batch, of which a process takes its rows: nothing depends
-    on how many processes or threads there are. Each `Stream` has numbers of its own, so that what
-    draws from one more leaves the numbers of the others as they were.
+    on how many processes or threads there are. Each `Stream` has numbers of its own, so that a new
+    one leaves the numbers of the others as they were.
 
     Attributes:
       seed: The run's seed.
@@ -38,7 +79,7 @@ class Draws:
         """Returns whole numbers, equally likely from 0 to `bound - 1`.
 
         Args:
-          stream: What they are for.
+          stream: Their purpose.
           bound: At most 2**31. No number's chance is off by more than 2**-32.
           per_example: How many for each example.
         """
@@ -57,7 +98,7 @@ class Draws:
         the largest is 4.32, and the variance is 2e-5 too small.
 
         Args:
-          stream: What they are for.
+          stream: Their purpose.
           per_example: How many for each example.
         """
         levels = self.integers(stream, _LEVELS, per_example)

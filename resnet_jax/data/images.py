@@ -34,12 +34,12 @@ class ImageSet(Protocol):
     def read(
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Returns images and labels; there may be none.
+        """Returns images and labels.
 
         Args:
-          indices: Which examples, from 0.
-          crops: Which part of each image, by its place in `indices`. None is the view for
-            evaluation: the centre, always the same.
+          indices: Indices of the examples, from 0; there may be none.
+          crops: The boxes of the images, by row of `indices`. None is the view for evaluation: the
+            centre, always the same.
         """
         ...
 
@@ -72,10 +72,10 @@ class DecodedImages:
           resize: Pixels of the shorter side before the centre is cropped for evaluation; by
             default `image_size`.
           interpolation: How images are resampled.
-          workers: Number of threads that decode; by default as many as there are cores. What is
-            read does not depend on it.
-          bad_records: What is done about examples that cannot be read; by default they are errors,
-            as it has to be where a number is measured on all of them.
+          workers: Number of threads that decode; by default as many as there are cores. The result
+            does not depend on it.
+          bad_records: Replaces examples that cannot be read; by default they are errors, as is
+            necessary where a number is measured on all of them.
 
         Raises:
           InputError: A number is out of range, the source is empty, or there is no such
@@ -101,14 +101,15 @@ class DecodedImages:
         """Decodes images.
 
         Args:
-          indices: Which examples, from 0.
-          crops: Which part of each image; None for the centre, decoded at full size.
+          indices: Indices of the examples, from 0.
+          crops: The boxes of the images; None for the centre, decoded at full size.
 
         Returns:
           The images, resampled to the set's size, and their labels.
 
         Raises:
-          InputError: An example cannot be read, or too many; the message names it.
+          InputError: An example cannot be read, or too many; the message names it. Of several it
+            is the first in `indices`.
         """
         pixels, labels, _ = self.read_grey(indices, crops)
         return pixels, labels
@@ -116,7 +117,7 @@ class DecodedImages:
     def read_grey(
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"], np.ndarray]:
-        """Returns what `read` does and, bool [n], which of the images are grey."""
+        """Returns what `read` does and, bool [n], whether each image is grey."""
         exact = crops is None
         crops = self._centre if crops is None else crops
         pixels = np.empty((len(indices), *self.image_shape), np.uint8)
@@ -137,7 +138,7 @@ class DecodedImages:
         out: UInt8[np.ndarray, "h w 3"],
         exact: bool,
     ) -> tuple[bool, int]:
-        """Writes an example, or what takes its place; returns whether it is grey, and its label."""
+        """Writes an example or a substitute; returns whether it is grey, and its label."""
         if self._bad_records is None:
             example = self._source[index]
             return decode_crop(example, place, out, self._interpolation, exact=exact), example.label
@@ -148,9 +149,9 @@ class DecodedImages:
                 example = self._source[candidate]
                 key = example.key
                 grey = decode_crop(example, place, out, self._interpolation, exact=exact)
-            except MemoryError:  # says nothing about the example
+            except MemoryError:  # not the example's fault
                 raise
-            except Exception as error:  # sources come in many kinds
+            except Exception as error:  # of any source
                 self._bad_records.enter(candidate, key, error, examples=len(self))
             else:
                 return grey, example.label
@@ -192,7 +193,7 @@ class MemoryImages:
         """Returns copies of the images and labels of these examples.
 
         Raises:
-          InputError: Parts of images are wanted; they are not there any more.
+          InputError: There are crops, of images that have been cropped already.
         """
         if crops is not None:
             raise InputError(

@@ -1,6 +1,10 @@
-"""Sets of images by name."""
+"""Data sets by name.
+
+A new source is a class in `sources/` and a line in `_SOURCES`.
+"""
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from etils import epath
 
@@ -14,6 +18,21 @@ from resnet_jax.data.sources.prepared import prepared_splits
 from resnet_jax.data.sources.source import Source
 from resnet_jax.data.sources.splits import Splits, select
 from resnet_jax.errors import InputError, unknown
+
+_T = TypeVar("_T")
+
+_SOURCES: Mapping[str, Callable[[str | None, epath.PathLike | None], Splits]] = {
+    "digits": lambda name, path: digits_splits(),
+    "folder": lambda name, path: folder_splits(
+        _given(path, "data.path", "the folder with the images")
+    ),
+    "mnist": lambda name, path: mnist_splits(
+        _given(path, "data.path", "the folder with the files of MNIST")
+    ),
+    "tfds": lambda name, path: prepared_splits(
+        _given(name, "data.name", "the data set of tfds, such as cifar10"), path
+    ),
+}
 
 
 def load_images(
@@ -33,18 +52,18 @@ def load_images(
 
     Args:
       source: "digits", which come with the package; "folder", for `path/<split>/<class>/*`;
-        "mnist", for its own four files in `path`; or "tfds", for what tensorflow_datasets has
-        prepared.
+        "mnist", for its own four files in `path`; or "tfds", for data sets that
+        tensorflow_datasets has prepared.
       split: The split, as `train`, or slices, as `train[:90%]` or `train[45000:]+test`.
       image_size: Height and width of the images, in pixels.
       name: tfds: name of the data set, as `cifar10`, or `name/config:version`.
-      path: The folder, or where tfds keeps its data sets; by default its own place.
+      path: The folder, or tfds' folder of data sets; by default tfds' own.
       in_memory: Decode all images now and keep them, at `image_size`.
       resize: Pixels of the shorter side before the centre is cropped for evaluation; by default
         `image_size`.
       interpolation: How images are resampled, "bilinear" or "bicubic".
       workers: Number of threads that decode; by default as many as there are cores.
-      bad_records: What is done about examples that cannot be read; by default they are errors.
+      bad_records: Replaces examples that cannot be read; by default they are errors.
 
     Raises:
       InputError: There is no such source, data set or split, or a number is out of range.
@@ -69,13 +88,13 @@ def load_source(
       source: As for `load_images`, and so are the others.
       split: The split, or slices.
       name: tfds: name of the data set.
-      path: The folder, or where tfds keeps its data sets.
+      path: The folder, or tfds' folder of data sets.
 
     Raises:
       InputError: There is no such source, data set or split.
     """
-    called = name if name is not None and source == "tfds" else source
-    return select(split, load_splits(source, name=name, path=path), of=called)
+    of = name if name is not None and source == "tfds" else source
+    return select(split, load_splits(source, name=name, path=path), of=of)
 
 
 def load_splits(
@@ -86,7 +105,7 @@ def load_splits(
     Args:
       source: As for `load_images`, and so are the others.
       name: tfds: name of the data set.
-      path: The folder, or where tfds keeps its data sets.
+      path: The folder, or tfds' folder of data sets.
 
     Raises:
       InputError: There is no such source, or no such data set.
@@ -96,31 +115,7 @@ def load_splits(
     return _SOURCES[source](name, path)
 
 
-def _digits(name: str | None, path: epath.PathLike | None) -> Splits:
-    return digits_splits()
-
-
-def _folder(name: str | None, path: epath.PathLike | None) -> Splits:
-    if path is None:
-        raise InputError("data.path is not set; it is the folder with the images")
-    return folder_splits(path)
-
-
-def _mnist(name: str | None, path: epath.PathLike | None) -> Splits:
-    if path is None:
-        raise InputError("data.path is not set; it is the folder with the files of MNIST")
-    return mnist_splits(path)
-
-
-def _tfds(name: str | None, path: epath.PathLike | None) -> Splits:
-    if name is None:
-        raise InputError("data.name is not set; it is the data set of tfds, such as cifar10")
-    return prepared_splits(name, path)
-
-
-_SOURCES: Mapping[str, Callable[[str | None, epath.PathLike | None], Splits]] = {
-    "digits": _digits,
-    "folder": _folder,
-    "mnist": _mnist,
-    "tfds": _tfds,
-}
+def _given(value: _T | None, key: str, meaning: str) -> _T:
+    if value is None:
+        raise InputError(f"{key} is not set; it is {meaning}")
+    return value

@@ -1,11 +1,11 @@
-"""In which order examples are seen."""
+"""The order of the examples."""
 
 import functools
 
 import numpy as np
 from jaxtyping import Int64
 
-from resnet_jax.data.random_bits import Stream, check_seed, random_bits
+from resnet_jax.data.draws import Stream, check_seed, random_bits
 from resnet_jax.errors import InputError
 
 

@@ -1,63 +1,75 @@
-"""The next batches, made while the device works on this one."""
+"""Batches prepared ahead of time in a thread."""
 
+import queue
 import threading
 import weakref
-from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from resnet_jax.errors import InputError
 
 T = TypeVar("T")
 
 _PATIENCE = 5.0
-"""Seconds that closing waits for an item that is being made; a read that hangs must not hang us."""
+"""Seconds that closing waits for an item in preparation; a read that hangs must not hang it."""
 
 
-class Prefetch(Iterator[T]):
-    """An iterator over another one's items, which a thread of its own makes ahead of time.
+class _End(NamedTuple):
+    """Follows the last item."""
+
+    error: BaseException | None
+
+
+class Prefetch(Iterator[T], Generic[T]):
+    """An iterator over another one's items, prepared ahead of time in a thread.
 
     It is also a context manager; `close`, leaving the context, dropping the iterator and the end of
     the program all end the thread, which then closes the other iterator.
     """
 
     def __init__(self, iterator: Iterator[T], depth: int) -> None:
-        # The thread must not hold this object, or it would never be dropped.
-        self._queue = _Queue[T](depth)
+        self._items: queue.Queue[T | _End] = queue.Queue()
+        self._room = threading.Semaphore(depth)
+        closed = threading.Event()
+        # The thread must not refer to this object, or it would never be dropped.
         thread = threading.Thread(
-            target=_produce, args=(iterator, self._queue), name="prefetch", daemon=True
+            target=_produce,
+            args=(iterator, self._items, self._room, closed),
+            name="prefetch",
+            daemon=True,
         )
-        self._finalizer = weakref.finalize(self, _end, self._queue, thread)
+        self._finalizer = weakref.finalize(self, _close, self._room, closed, thread)
         thread.start()
 
     def __next__(self) -> T:
-        return self._queue.get()
+        if not self._finalizer.alive:
+            raise StopIteration
+        item = self._items.get()
+        if isinstance(item, _End):
+            self._items.put(_End(None))  # for whoever asks again
+            raise StopIteration if item.error is None else item.error
+        self._room.release()
+        return item
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Ends the thread and forgets what it made; there are no more items then."""
+        """Ends the thread and drops its items; the iterator is at its end then."""
         self._finalizer()
 
 
 def prefetch(iterator: Iterator[T], depth: int = 2) -> Prefetch[T]:
-    """Returns an iterator over the same items, made in a thread, a few ahead of time.
+    """Returns an iterator over the same items, prepared ahead of time in a thread.
 
     An exception of the other iterator is raised where its item would have come.
 
     Args:
-      iterator: The items. It belongs to the thread from now on, and is closed by it.
-      depth: How many items may wait, the one that is being made included.
+      iterator: The items. From now on only the thread may use it, which also closes it.
+      depth: How many items may be waiting, the one in preparation included.
 
     Raises:
       InputError: The depth is not positive.
@@ -67,78 +79,31 @@ def prefetch(iterator: Iterator[T], depth: int = 2) -> Prefetch[T]:
     return Prefetch(iterator, depth)
 
 
-class _Queue(Generic[T]):
-    """Items from one thread to another; unlike `queue.Queue` it can be closed from either end."""
-
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
-        self._items: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._complete = False
-        self._error: BaseException | None = None
-
-    def wait_for_room(self) -> bool:
-        """Waits until another item may be made; False if none is wanted any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._depth)
-            return not self._closed
-
-    def put(self, item: T) -> None:
-        with self._changed:
-            if not self._closed:
-                self._items.append(item)
-                self._changed.notify_all()
-
-    def complete(self, error: BaseException | None) -> None:
-        with self._changed:
-            self._complete = True
-            self._error = None if self._closed else error
-            self._changed.notify_all()
-
-    def get(self) -> T:
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._complete or self._closed)
-            if self._items:
-                self._changed.notify_all()
-                return self._items.popleft()
-            error, self._error = self._error, None
-        if error is None:
-            raise StopIteration
-        raise error
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._error = None
-            self._changed.notify_all()
-
-
-def _produce(iterator: Iterator[T], queue: _Queue[T]) -> None:
+def _produce(
+    iterator: Iterator[T],
+    items: "queue.Queue[T | _End]",
+    room: threading.Semaphore,
+    closed: threading.Event,
+) -> None:
     error = None
     try:
-        _fill(iterator, queue)
+        try:
+            while room.acquire() and not closed.is_set():
+                items.put(next(iterator))
+        except StopIteration:
+            pass
+        finally:
+            close = getattr(iterator, "close", None)  # generators have one
+            if close is not None:
+                close()
     except BaseException as raised:
         error = raised
-    queue.complete(error)
+    items.put(_End(error))
 
 
-def _fill(iterator: Iterator[T], queue: _Queue[T]) -> None:
-    try:
-        while queue.wait_for_room():
-            queue.put(next(iterator))
-    except StopIteration:
-        pass
-    finally:
-        # Generators have one, plain iterators have not.
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
-
-
-def _end(queue: _Queue[T], thread: threading.Thread) -> None:
-    queue.close()
-    # The garbage collector may get here in any thread, this one included.
+def _close(room: threading.Semaphore, closed: threading.Event, thread: threading.Thread) -> None:
+    closed.set()
+    room.release()
+    # The garbage collector may run this in any thread, that one included.
     if thread is not threading.current_thread():
         thread.join(_PATIENCE)

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from resnet_jax.data.augment import Augmentation
+from resnet_jax.data.augment import Augmentation, preprocess
 from resnet_jax.data.batches import train_batches
-from resnet_jax.data.device import Statistics, preprocess
 from resnet_jax.data.images import ImageSet
 from resnet_jax.data.order import Order
+from resnet_jax.data.statistics import Statistics
 from resnet_jax.errors import InputError, exit_moved
 
 _CLIPPED = 0.005

@@ -71,8 +71,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
                     defaults=configs.base_config().to_dict(),
                 )
                 stack.enter_context(taken)
-            stack.callback(run.bad_records.close)
-            run.bad_records.keep(ledger)
+            stack.callback(run.bad_records.sync)
             checkpoints = stack.enter_context(
                 Checkpoints(
                     layout.checkpoints,

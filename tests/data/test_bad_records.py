@@ -60,14 +60,12 @@ def batches(bad_records, start=0, stop=10, rows=slice(None), workers=2):
 
 @pytest.fixture
 def policy():
-    """Makes policies, and closes them."""
+    """Makes policies, and writes their ledgers at the end."""
     with contextlib.ExitStack() as stack:
 
         def make(share=1.0, path=None):
-            made = BadRecords("train", share)
-            stack.callback(made.close)
-            if path is not None:
-                made.keep(path)
+            made = BadRecords("train", share, ledger=path)
+            stack.callback(made.sync)
             return made
 
         yield make
@@ -90,6 +88,7 @@ def test_others_take_the_place_of_bad_ones(tmp_path, policy):
         (shown,) = np.flatnonzero(same)
         assert shown not in BAD
         assert labels[index] == expected_labels[shown]
+    bad_records.sync()
     ledger = read_ledger(tmp_path / "bad" / "0.jsonl")
     assert {entry["index"] for entry in ledger} == BAD.keys()
     assert [entry for entry in ledger if entry["index"] == 18] == [
@@ -105,7 +104,7 @@ def test_every_example_is_entered_once(tmp_path, policy):
         reader = images(bad_records)
         for _ in range(3):
             reader.read(np.arange(COUNT))
-        bad_records.close()
+        bad_records.sync()
         assert bad_records.failures >= 3 * len(BAD)
         assert sorted(entry["index"] for entry in read_ledger(path)) == sorted(BAD)
 
@@ -113,26 +112,28 @@ def test_every_example_is_entered_once(tmp_path, policy):
 @pytest.mark.parametrize("torn", [1, 20, 60])
 def test_a_ledger_goes_on_after_a_kill(tmp_path, torn, policy):
     path = tmp_path / "ledger"
-    images(policy(path=path)).read(np.arange(COUNT))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-torn])
-    images(policy(path=path)).read(np.arange(COUNT))
+    for lost in (torn, 0):
+        bad_records = policy(path=path)
+        images(bad_records).read(np.arange(COUNT))
+        bad_records.sync()
+        path.write_bytes(path.read_bytes()[: -lost or None])
     assert sorted(entry["index"] for entry in read_ledger(path)) == sorted(BAD)
 
 
 def test_nothing_bad_makes_no_ledger(tmp_path, policy):
     with_none = policy(path=tmp_path / "ledger")
     images(with_none, bad={}).read(np.arange(COUNT))
-    with_none.close()
+    with_none.sync()
     assert list(tmp_path.iterdir()) == []
     assert read_ledger(tmp_path / "ledger") == []
 
 
-def test_what_was_found_before_is_entered_once_the_place_is_known(tmp_path, policy):
-    bad_records = policy()
-    kept = MemoryImages(images(bad_records))
-    assert len(kept) == COUNT
-    bad_records.keep(tmp_path / "ledger")
+def test_nothing_is_written_before_sync(tmp_path, policy):
+    bad_records = policy(path=tmp_path / "ledger")
+    in_memory = MemoryImages(images(bad_records))
+    assert len(in_memory) == COUNT
+    assert list(tmp_path.iterdir()) == []
+    bad_records.sync()
     assert {entry["index"] for entry in read_ledger(tmp_path / "ledger")} == BAD.keys()
 
 
@@ -233,6 +234,7 @@ def test_files_that_vanish_are_bad_records(tmp_path, policy):
     gone = next((tmp_path / "data" / "train" / "a").iterdir())
     gone.unlink()
     reader.read(np.arange(10))
+    bad_records.sync()
     (entry,) = read_ledger(tmp_path / "ledger")
     assert gone.name in entry["error"]
     assert json.loads((tmp_path / "ledger").read_bytes()) == entry

@@ -7,7 +7,7 @@ from PIL import Image
 from resnet_jax import InputError
 from resnet_jax.data import Augmentation, Order, Statistics, augmentation, measure_statistics
 from resnet_jax.data.show import Plot, draw, plot_evaluation, plot_training
-from tests.data.test_measure import Pixels, noise
+from tests.data.test_statistics import Pixels, noise
 
 AS_IT_IS = Statistics(mean=np.zeros(3, np.float32), std=np.ones(3, np.float32))
 

@@ -1,22 +1,39 @@
 """Images in folders: `root/<split>/<class>/*`."""
 
+import hashlib
+import json
 import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from etils import epath
 
-from resnet_jax.data.sources.listing import SUFFIXES, folders_in, list_images
-from resnet_jax.data.sources.ranged import RangedReader
 from resnet_jax.data.sources.source import Example
 from resnet_jax.data.sources.splits import Splits
+from resnet_jax.data.sources.storage import cache_paths, object_store, read_file, write_cache
 from resnet_jax.errors import InputError
+from resnet_jax.files import is_local
 
-_LAYOUT = f"the images have to be <split>/<class>/* in it, as {', '.join(SUFFIXES)}"
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LAYOUT = f"the images have to be <split>/<class>/* in it, as {', '.join(_SUFFIXES)}"
+
+_VERSION = 1
+_THREADS = 16
+"""Network file systems are slow to answer for each folder."""
+
+_RESOLUTION = 2.0
+"""Seconds; two changes of a folder within them may have the same time of change."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class FolderSplit:
-    """The images of a split, in an order that has nothing to do with their classes.
+    """The images of a split, in an order that does not depend on their classes.
 
     A key is the path of the file from the root.
 
@@ -38,15 +55,13 @@ class FolderSplit:
         """
         root = epath.Path(root)
         try:
-            self.class_names, files = list_images(root / split)
+            self.class_names, self._files = _list_images(root / split)
         except InputError as error:
             raise InputError(f"{error}; of the data in {root}, {_LAYOUT}") from error
         _check_classes(root, split, self.class_names)
         numbers = {name: number for number, name in enumerate(self.class_names)}
-        self._labels = np.array([numbers[f.split("/", 1)[0]] for f in files], np.int32)
-        self._files = files
+        self._labels = np.array([numbers[f.split("/", 1)[0]] for f in self._files], np.int32)
         self._root = root
-        self._reader = RangedReader()
         self._split = split
 
     def __len__(self) -> int:
@@ -55,7 +70,7 @@ class FolderSplit:
     def __getitem__(self, index: int, /) -> Example:
         key = f"{self._split}/{self._files[index]}"
         try:
-            image = self._reader.read_whole(os.path.join(self._root, key))
+            image = read_file(os.path.join(self._root, key))
         except OSError as error:
             raise InputError(f"image {key} of {self._root} cannot be read: {error}") from error
         return Example(image, int(self._labels[index]), key)
@@ -73,7 +88,7 @@ def folder_splits(root: epath.PathLike) -> Splits:
     root = epath.Path(root).expanduser()
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; {_LAYOUT}")
-    splits = folders_in(root)
+    splits = _folders_in(root)
     if not splits:
         raise InputError(f"{root} has no folders; {_LAYOUT}")
     return {split: partial(FolderSplit, root, split) for split in splits}
@@ -81,9 +96,9 @@ def folder_splits(root: epath.PathLike) -> Splits:
 
 def _check_classes(root: epath.Path, split: str, classes: tuple[str, ...]) -> None:
     """Refuses a split that lacks a class of another: its labels would mean something else."""
-    for other in folders_in(root):
-        others = set(folders_in(root / other))
-        # A folder that shares no class is something else, and nothing of ours.
+    for other in _folders_in(root):
+        others = set(_folders_in(root / other))
+        # A folder that shares no class is another data set.
         if others.isdisjoint(classes) or others == set(classes):
             continue
         name = min(others.symmetric_difference(classes))
@@ -92,3 +107,85 @@ def _check_classes(root: epath.Path, split: str, classes: tuple[str, ...]) -> No
             f"class {name} is in {root / has} and not in {root / lacks}; labels number the sorted "
             "class folders, so that all splits have to have the same"
         )
+
+
+def _folders_in(folder: epath.Path) -> tuple[str, ...]:
+    """Returns the names of the folders in a folder, sorted, without the hidden ones."""
+    if is_local(folder):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    elif (store := object_store(folder)) is not None:
+        entries = store.ls(os.fspath(folder), detail=True)
+        folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
+        names = [os.path.basename(name.rstrip("/")) for name in folders]
+    else:
+        paths = list(folder.iterdir())
+        are_folders = _map(lambda path: path.is_dir(), paths)
+        names = [path.name for path, is_dir in zip(paths, are_folders, strict=True) if is_dir]
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
+def _list_images(folder: epath.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the classes, sorted, and `class/name` of every image.
+
+    The images are in the order of a hash of that, which is the same everywhere and independent of
+    the classes: each slice is a fair sample.
+
+    The list of a local folder is cached, in `.listing-<folder>.json` beside it or in the user's
+    cache, for as long as the class folders and their times of change stay the same. A file that
+    comes or goes changes its folder's time.
+    """
+    classes = _folders_in(folder)
+    if not classes:
+        raise InputError(f"{folder} has no folders of images, one a class")
+    folders = [folder / name for name in classes]
+    if not is_local(folder):
+        return classes, _sorted_images(classes, folders)
+    times = dict(zip(classes, _map(lambda path: os.stat(path).st_mtime_ns, folders), strict=True))
+    parent = epath.Path(os.path.abspath(folder)).parent
+    paths = cache_paths(parent, f"listing-{folder.name}.json")
+    for path in paths:
+        files = _read_cache(path, times)
+        if files is not None:
+            return classes, files
+    files = _sorted_images(classes, folders)
+    if max(times.values()) / 1e9 < time.time() - _RESOLUTION:
+        content = {"version": _VERSION, "classes": times, "files": files}
+        write_cache(json.dumps(content).encode(), paths)
+    return classes, files
+
+
+def _sorted_images(classes: Sequence[str], folders: Sequence[epath.Path]) -> tuple[str, ...]:
+    images = dict(zip(classes, _map(_images_in, folders), strict=True))
+    for name, folder in zip(classes, folders, strict=True):
+        if not images[name]:
+            raise InputError(f"{folder} has no images ({', '.join(_SUFFIXES)})")
+    return tuple(sorted((f"{c}/{image}" for c in classes for image in images[c]), key=_hash))
+
+
+def _images_in(folder: epath.Path) -> list[str]:
+    names = os.listdir(folder) if is_local(folder) else [path.name for path in folder.iterdir()]
+    return [n for n in names if n.lower().endswith(_SUFFIXES) and not n.startswith(".")]
+
+
+def _hash(file: str) -> bytes:
+    # Names that are not Unicode come from the file system as surrogates.
+    return hashlib.blake2b(file.encode(errors="surrogateescape"), digest_size=16).digest()
+
+
+def _read_cache(path: epath.Path, times: Mapping[str, int]) -> tuple[str, ...] | None:
+    """Returns the files of a list that is whole and of these class folders."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # missing, unreadable, torn
+        return None
+    if not isinstance(content, dict):
+        return None
+    if (content.get("version"), content.get("classes")) != (_VERSION, times):
+        return None
+    return tuple(content["files"])
+
+
+def _map(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="listing") as pool:
+        return list(pool.map(function, items))

@@ -1,29 +1,34 @@
 """Data sets that tensorflow_datasets has prepared, read without TensorFlow."""
 
+import itertools
 import os
 import re
-from functools import partial
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
-from resnet_jax.data.sources.records import ArrayRecords, Records, TFRecords
 from resnet_jax.data.sources.source import Example
 from resnet_jax.data.sources.splits import Splits
+from resnet_jax.data.sources.storage import most_open_files
+from resnet_jax.data.sources.tfrecord import TFRecords, check_count
 from resnet_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:  # it takes a second to import
+    from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.core import DatasetBuilder
 
 _NAMES = ("file_name", "id")
 """Features that name an example, in the data sets that have one."""
 
 _FORMATS = ("array_record", "tfrecord")
-"""Those that are read, the better one first."""
+"""The formats that are read, the preferred one first."""
 
 UNFINISHED = ".progress/plan.json"
-"""What `resnet_jax.data.prepare` has in the folder of a data set until that is finished."""
+"""A file that `resnet_jax.data.prepare` has in the folder of a data set until that is finished."""
 
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
 
@@ -88,6 +93,60 @@ class PreparedSplit:
         return Example(image, int(label), key)
 
 
+class ArrayRecords:
+    """The records of ArrayRecord files by number, for several threads.
+
+    array_record's own data source keeps every file open (ImageNet has 1,024, as many as a process
+    may open by default) and does not compare their numbers of records with those stated.
+    """
+
+    def __init__(self, files: Sequence[epath.Path], counts: Sequence[int]) -> None:
+        """Opens nothing yet.
+
+        Args:
+          files: ArrayRecord files.
+          counts: Number of records that each has to have.
+        """
+        self._files = files
+        self._firsts = list(itertools.accumulate(counts, initial=0))
+        # A reader that is dropped is closed once no thread uses it any more.
+        self._reader = lru_cache(most_open_files())(partial(_open_array_record, files, counts))
+
+    def __len__(self) -> int:
+        return self._firsts[-1]
+
+    def __getitem__(self, index: int, /) -> bytes:
+        shard = bisect_right(self._firsts, index) - 1
+        reader = self._reader(shard)
+        try:
+            return reader.read([index - self._firsts[shard]])[0]
+        except RuntimeError as error:
+            raise _unreadable(self._files[shard], error) from error
+
+
+def _open_array_record(
+    files: Sequence[epath.Path], counts: Sequence[int], shard: int
+) -> "ArrayRecordReader":
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    file = files[shard]
+    try:
+        # Examples are read in random order, so reading ahead is useless.
+        reader = ArrayRecordReader(
+            os.fspath(file), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15
+        )
+        if not reader.ok():
+            reader.read([0])  # raises what is wrong with it
+    except RuntimeError as error:
+        raise _unreadable(file, error) from error
+    check_count(file, reader.num_records(), counts[shard])
+    return reader
+
+
+def _unreadable(file: epath.Path, error: RuntimeError) -> InputError:
+    return InputError(f"{file} cannot be read: {str(error).splitlines()[0]}")
+
+
 def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     """Returns the splits of a data set.
 
@@ -104,11 +163,11 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     """
     from tensorflow_datasets.core import DatasetNotFoundError, constants, read_only_builder
 
-    place = epath.Path(path or constants.get_default_data_dir()).expanduser()
+    root = epath.Path(path or constants.get_default_data_dir()).expanduser()
     try:
-        builder = read_only_builder.builder_from_files(name, data_dir=os.fspath(place))
+        builder = read_only_builder.builder_from_files(name, data_dir=os.fspath(root))
     except DatasetNotFoundError:
-        raise _not_prepared(name, place) from None
+        raise _not_prepared(name, root) from None
     except Exception as error:  # whatever parsers meet in damaged files
         if not _NAME.fullmatch(name):
             raise InputError(
@@ -117,7 +176,7 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
             ) from error
         reason = str(error).strip().splitlines()[:1]
         raise InputError(
-            f"what describes {name} in {place} cannot be read: {''.join(reason)}; copy or prepare "
+            f"what describes {name} in {root} cannot be read: {''.join(reason)}; copy or prepare "
             "it again"
         ) from error
     if not _formats(builder):
@@ -135,7 +194,7 @@ def _formats(builder: "DatasetBuilder") -> list[str]:
     return [each for each in _FORMATS if each in available]
 
 
-def _open_records(builder: "DatasetBuilder", split: str) -> Records:
+def _open_records(builder: "DatasetBuilder", split: str) -> "TFRecords | ArrayRecords":
     """Opens the files of a split in the first format in which they are all there."""
     info = builder.info.splits[split]
     folder = epath.Path(builder.data_dir)
@@ -157,25 +216,25 @@ def _open_records(builder: "DatasetBuilder", split: str) -> Records:
     raise InputError(f"{builder.name} is not complete: {missing[0]} is missing")
 
 
-def _not_prepared(name: str, place: epath.Path) -> InputError:
+def _not_prepared(name: str, root: epath.Path) -> InputError:
     import tensorflow_datasets as tfds
 
     base = name.split("/")[0].split(":")[0]
     infos = [
         info
         for versions in ("*", "*/*")  # without and with a config
-        for info in (place / base).glob(f"{versions}/dataset_info.json")
+        for info in (root / base).glob(f"{versions}/dataset_info.json")
     ]
     if infos:
-        folders = sorted(info.parent.relative_to(place) for info in infos)
+        folders = sorted(info.parent.relative_to(root) for info in infos)
         names = ", ".join(f"{folder.parent}:{folder.name}" for folder in folders)
-        return InputError(f"tfds has not prepared {name} in {place}; what is there is {names}")
-    for path in (place / base).glob(f"*/{UNFINISHED}"):
+        return InputError(f"tfds has not prepared {name} in {root}; what is there is {names}")
+    for path in (root / base).glob(f"*/{UNFINISHED}"):
         return InputError(f"{path.parents[1]} is not finished; the command that began it goes on")
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         return unknown("data set of tfds", base, known)
     return InputError(
-        f"tfds has not prepared {name} in {place}; "
-        f"`tfds build {name} --file_format=array_record --data_dir={place}` does it"
+        f"tfds has not prepared {name} in {root}; "
+        f"`tfds build {name} --file_format=array_record --data_dir={root}` does it"
     )

@@ -106,8 +106,7 @@ def main():
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
-    bad_records = Replacing("fuzz", 1.0)
-    bad_records.keep(ledger)
+    bad_records = Replacing("fuzz", 1.0, ledger=ledger)
     images = DecodedImages(Damaged(seed, count), SIZE, workers=1, bad_records=bad_records)
     refused, slowest = [], 0.0
     for index in range(count):
@@ -117,7 +116,7 @@ def main():
         except ValueError:
             refused.append(index)
         slowest = max(slowest, time.perf_counter() - begin)
-    bad_records.close()
+    bad_records.sync()
     print(json.dumps({"refused": refused, "slowest": slowest}))
 
 

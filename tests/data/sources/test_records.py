@@ -8,9 +8,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from resnet_jax import InputError
-from resnet_jax.data.sources import ranged, records
-from resnet_jax.data.sources.ranged import RangedReader
-from resnet_jax.data.sources.records import ArrayRecords, TFRecords
+from resnet_jax.data.sources import prepared, storage
+from resnet_jax.data.sources.prepared import ArrayRecords
+from resnet_jax.data.sources.storage import RangedReader, read_file
+from resnet_jax.data.sources.tfrecord import TFRecords
 from tests.data.sources.storage_server import storage_server
 from tests.data.sources.tfrecord_reference import write_tfrecord
 
@@ -58,7 +59,7 @@ def test_records_are_those_of_the_files_one_after_the_other(tmp_path, kind):
 
 @KINDS
 def test_threads_read_with_fewer_files_open_than_there_are(tmp_path, kind, monkeypatch):
-    for module in (ranged, records):
+    for module in (storage, prepared):
         monkeypatch.setattr(module, "most_open_files", lambda: 1)
     source = opened(write(tmp_path, kind))
     expected = [item for items in contents() for item in items]
@@ -90,7 +91,7 @@ def test_a_quarter_of_the_files_that_may_be_open_is_used(monkeypatch):
         (resource.RLIM_INFINITY, 4096),
     ]:
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert ranged.most_open_files() == expected
+        assert storage.most_open_files() == expected
 
 
 @KINDS
@@ -148,14 +149,14 @@ def test_ranges_of_an_object_store(object_store, monkeypatch):
     with pytest.raises(OSError, match="none"):
         RangedReader().read(object_store / "none", 0, 1)
 
-    assert RangedReader().read_whole(path) == bytes(range(100))
+    assert read_file(path) == bytes(range(100))
 
     def no_store(_):
         raise ImportError
 
-    monkeypatch.setattr(ranged, "url_to_fs", no_store)
+    monkeypatch.setattr(storage, "url_to_fs", no_store)
     assert RangedReader().read(path, 10, 13) == b"\n\x0b\x0c"
-    assert RangedReader().read_whole(path) == bytes(range(100))
+    assert read_file(path) == bytes(range(100))
 
 
 def test_array_record_of_a_store_over_the_network(tmp_path, monkeypatch):

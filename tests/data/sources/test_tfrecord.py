@@ -1,11 +1,17 @@
 import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_jax.data.sources.tfrecord import Damage, find_records, frame, unframe
-from tests.data.sources.tfrecord_reference import record_bytes
+from resnet_jax import InputError
+from resnet_jax.data.sources import storage
+from resnet_jax.data.sources.storage import RangedReader
+from resnet_jax.data.sources.tfrecord import Damage, find_records, frame, index_records, unframe
+from tests.data.sources.tfrecord_reference import record_bytes, write_tfrecord
 
 RECORDS = [b"", b"a", b"\x00" * 40, bytes(range(256)) * 3]
 
@@ -44,11 +50,11 @@ def test_data_are_not_read():
     content = b"".join(map(record_bytes, [b"x" * 10_000] * 5))
     read = []
 
-    def look(start, stop):
+    def noted(start, stop):
         read.append(stop - start)
         return content[start:stop]
 
-    assert len(find_records(look, len(content), 32)) == 6
+    assert len(find_records(noted, len(content), 32)) == 6
     assert sum(read) <= 5 * 32
 
 
@@ -100,3 +106,160 @@ def test_a_file_that_shrinks_while_it_is_read():
     content = b"".join(map(record_bytes, [b"x" * 100] * 5))
     with pytest.raises(Damage, match="ends within a record"):
         find_records(lambda start, stop: content[:300][start:stop], len(content), 32)
+
+
+class Counted(RangedReader):
+    """Counts what is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def read(self, path, start, stop):
+        self.reads += 1
+        return super().read(path, start, stop)
+
+
+def write(folder, lengths=((3, 4), (5,), ())):
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"set-train.tfrecord-{n:05}-of-00003" for n in range(len(lengths))]
+    for file, each in zip(files, lengths, strict=True):
+        write_tfrecord(file, [b"x" * length for length in each])
+    return files
+
+
+def indexed(files, name="train"):
+    """Returns the starts as lists, and how often the files were read for it."""
+    reader = Counted()
+    return [starts.tolist() for starts in index_records(files, name, reader)], reader.reads
+
+
+EXPECTED = [[0, 19, 39], [0, 21], [0]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "resnet_jax" / "kept"
+
+
+def test_records_are_found_once(tmp_path):
+    files = write(tmp_path / "data")
+    assert indexed(files) == (EXPECTED, 2)
+    assert (tmp_path / "data" / ".index-train.bin").exists()
+    assert indexed(files) == (EXPECTED, 0)
+    assert indexed(files[:1], "test") == (EXPECTED[:1], 1)
+
+
+@pytest.mark.parametrize("change", ["size", "time", "name"])
+def test_records_are_found_anew_after_a_change(tmp_path, change):
+    files = write(tmp_path / "data")
+    indexed(files)
+    if change == "size":
+        write_tfrecord(files[1], [b"abcdef"])
+    elif change == "time":
+        write_tfrecord(files[1], [b"abcde"])
+        os.utime(files[1], ns=(0, 0))
+    else:
+        renamed = files[1].with_name("set-train.tfrecord-00009-of-00010")
+        os.rename(files[1], renamed)
+        files[1] = renamed
+    starts, reads = indexed(files)
+    assert reads > 0
+    assert starts[1] == [0, 22 if change == "size" else 21]
+    assert indexed(files) == (starts, 0)
+
+
+def test_a_torn_or_changed_index_is_not_trusted(tmp_path):
+    files = write(tmp_path / "data")
+    indexed(files)
+    path = tmp_path / "data" / ".index-train.bin"
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[position] ^= 4
+        for content in (bytes(changed), whole[:position]):
+            path.write_bytes(content)
+            assert indexed(files) == (EXPECTED, 2)
+            assert path.read_bytes() == whole
+
+
+def test_an_index_that_cannot_be_beside_the_files_is_in_the_users_cache(
+    tmp_path, cache, monkeypatch
+):
+    files = write(tmp_path / "data")
+    write_atomically = storage.write_atomically
+
+    def read_only(path, content):
+        if path.is_relative_to(tmp_path / "data"):
+            raise PermissionError(path)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(storage, "write_atomically", read_only)
+    assert indexed(files) == (EXPECTED, 2)
+    assert len(list(cache.iterdir())) == 1
+    assert indexed(files) == (EXPECTED, 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "data" / "cache"))
+    assert indexed(files) == (EXPECTED, 2), "an index that is kept nowhere is only slower"
+
+
+def test_an_object_store(object_store):
+    files = write(object_store)
+    assert indexed(files) == (EXPECTED, 2)
+    assert (object_store / ".index-train.bin").exists()
+    assert indexed(files) == (EXPECTED, 0)
+    files[1].write_bytes(record_bytes(b"longer"))
+    assert indexed(files) == ([[0, 19, 39], [0, 22], [0]], 2)
+
+
+def test_a_store_that_cannot_be_written_to(object_store, cache, monkeypatch):
+    files = write(object_store)
+    write_atomically = storage.write_atomically
+
+    class StoreError(Exception):
+        """Stores have errors of their own."""
+
+    def read_only(path, content):
+        if path.is_relative_to(object_store):
+            raise StoreError
+        write_atomically(path, content)
+
+    monkeypatch.setattr(storage, "write_atomically", read_only)
+    assert indexed(files) == (EXPECTED, 2)
+    assert indexed(files) == (EXPECTED, 0)
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"garbage" * 9, "{} is no TFRecord, or a compressed one; copy or prepare it again"),
+        (
+            record_bytes(b"abc")[:-1],
+            "{} ends within a record, that of byte 0; copy or prepare it again",
+        ),
+        (None, "{} cannot be read: "),
+    ],
+)
+def test_damage_is_refused(tmp_path, content, message):
+    files = write(tmp_path / "data")
+    if content is None:
+        files[1].unlink()
+    else:
+        files[1].write_bytes(content)
+    with pytest.raises(InputError) as error:
+        indexed(files)
+    assert str(error.value).startswith(message.format(files[1]))
+    assert not (tmp_path / "data" / ".index-train.bin").exists()
+
+
+def test_threads_that_start_together_agree(tmp_path):
+    files = write(tmp_path / "data")
+
+    def index(_):
+        (tmp_path / "data" / ".index-train.bin").unlink(missing_ok=True)
+        return indexed(files)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(index, range(80))) == [EXPECTED] * 80

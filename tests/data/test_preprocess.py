@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from resnet_jax.data import Draws, Statistics, augmentation, preprocess
-from resnet_jax.data.colors import imagenet_components
+from resnet_jax.data.statistics import IMAGENET_COMPONENTS
 
 N, H, W, C = 16, 12, 10, 3
 PADDING = 4
@@ -24,7 +24,7 @@ def statistics_of(kind):
     return Statistics(
         mean=rng.uniform(90, 130, shape).astype(np.float32),
         std=rng.uniform(50, 80, C).astype(np.float32),
-        color=imagenet_components().astype(np.float32),
+        color=IMAGENET_COMPONENTS.astype(np.float32),
     )
 
 
@@ -88,7 +88,7 @@ def test_a_coefficient_adds_its_component_in_units_of_the_pixels():
     statistics = Statistics(
         mean=np.full(C, 100, np.float32),
         std=np.array([1, 10, 100], np.float32),
-        color=imagenet_components().astype(np.float32),
+        color=IMAGENET_COMPONENTS.astype(np.float32),
     )
     images = np.asarray(preprocess(batch, statistics, padding=1))
     # The first eigenvalue is 0.2175, and its vector nearly grey: 5.5 of 255, to each channel.

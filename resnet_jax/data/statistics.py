@@ -1,25 +1,63 @@
-"""What is subtracted from images and what they are divided by, measured from the training set."""
+"""Statistics of the training images: mean, standard deviation, principal components of colour.
+
+Krizhevsky et al. (NIPS 2012, section 4.1) add to all pixels of an image the eigenvectors of the
+covariance of red, green and blue over the training set, each times its eigenvalue times a random
+coefficient. They do not give the unit; of pixels from 0 to 255 the eigenvalues are thousands, and
+so pixels from 0 to 1 are taken, as fb.resnet.torch does.
+"""
 
 import math
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32
 
-from resnet_jax.data.colors import ColorOf, components, imagenet_components
-from resnet_jax.data.device import Statistics
 from resnet_jax.data.images import ImageSet
 from resnet_jax.errors import InputError, unknown
 
 MeanOf = Literal["pixel", "channel", "none"]
 StdOf = Literal["channel", "none"]
+ColorOf = Literal["none", "pca", "pca_imagenet"]
 
 _CHUNK = 2**24
 """Pixel values read at a time: 16 MB."""
 
 _BLOCK = 2**18
-"""Pixel values multiplied at a time: 2 MB, which the cache holds."""
+"""Pixel values multiplied at a time: 2 MB, which fit into the cache."""
+
+_WHITE = 255.0
+
+_IMAGENET_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])  # of pixels from 0 to 1
+_IMAGENET_EIGENVECTORS = np.array(
+    [
+        [-0.5675, 0.7192, 0.4009],
+        [-0.5808, -0.0045, -0.8140],
+        [-0.5836, -0.6948, 0.4203],
+    ]
+)
+IMAGENET_COMPONENTS = _WHITE * _IMAGENET_EIGENVALUES * _IMAGENET_EIGENVECTORS
+"""A component in each column, as fb.resnet.torch measured them on some of the training images."""
+
+
+class Statistics(NamedTuple):
+    """Statistics of the training images; a pytree, which is saved with a run.
+
+    Attributes:
+      mean: Subtracted from pixels of 0 to 255: one number a channel, or an image.
+      std: Divides the difference; in the same units, one number a channel.
+      color: Principal components of colour in the same units, one in each column, of the size that
+        a coefficient of 1 stands for. None where colours are not varied.
+    """
+
+    mean: Float32[Array | np.ndarray, "c"] | Float32[Array | np.ndarray, "h w c"]
+    std: Float32[Array | np.ndarray, "c"]
+    color: Float32[Array | np.ndarray, "c c"] | None = None
+
+    def arrays(self) -> dict[str, Array | np.ndarray]:
+        """Returns the arrays that are not None, by name, as checkpoints have them."""
+        return {name: array for name, array in self._asdict().items() if array is not None}
 
 
 def measure_statistics(
@@ -41,8 +79,7 @@ def measure_statistics(
       std: "channel" for the standard deviation of each channel's values about the mean of the
         channel (whatever `mean` is), "none" for ones.
       color: "pca" for the principal components of these images' colours, "pca_imagenet" for the
-        known ones of ImageNet, which are not measured, "none" for no components; see
-        `resnet_jax.data.colors`.
+        known ones of ImageNet, which are not measured, "none" for no components.
       most: How many examples are measured at most, evenly spaced over the set; by default all.
 
     Raises:
@@ -50,12 +87,24 @@ def measure_statistics(
         measured of it is empty, a channel is the same everywhere, so that nothing can be divided
         by its standard deviation, or grey images are to have colours.
     """
-    _check(mean, std, color, most)
+    for kind, name, known in (
+        ("mean of images", mean, MeanOf),
+        ("standard deviation of images", std, StdOf),
+        ("kind of random colours", color, ColorOf),
+    ):
+        if name not in get_args(known):
+            raise unknown(kind, name, get_args(known))
+    if most is not None and most < 1:
+        raise InputError(f"statistics are measured on at least 1 example, and {most} is not")
     height, width, channels = images.image_shape
-    _check_channels(color, channels)
+    if color != "none" and channels != 3:
+        raise InputError(
+            f"colours are varied in images with red, green and blue, and these have {channels} "
+            'channel; set data.color to "none"'
+        )
     means = np.zeros(channels)
     stds = np.ones(channels)
-    colors = imagenet_components() if color == "pca_imagenet" else None
+    colors = IMAGENET_COMPONENTS if color == "pca_imagenet" else None
     if (mean, std) != ("none", "none") or color == "pca":
         examples = len(images) if most is None else min(most, len(images))
         sums, products = _sums(images, examples, products=std == "channel" or color == "pca")
@@ -65,11 +114,14 @@ def measure_statistics(
             means = sums / examples
         elif mean == "channel":
             means = per_channel / count
-        spread = _spread(count, per_channel, products)
+        # The covariance times the square of the count, in Python's integers: exact, and too large
+        # for 64 bits.
+        per_channel, products = per_channel.astype(object), products.astype(object)
+        spread = count * products - np.outer(per_channel, per_channel)
         if std == "channel":
             stds = np.array([_std(count, of_channel) for of_channel in spread.diagonal()])
         if color == "pca":
-            colors = components((spread / count**2).astype(np.float64))
+            colors = _components((spread / count**2).astype(np.float64))
     return Statistics(
         mean=means.astype(np.float32),
         std=stds.astype(np.float32),
@@ -80,7 +132,7 @@ def measure_statistics(
 def statistics_template(
     image_shape: tuple[int, int, int], *, mean: MeanOf, color: ColorOf = "none"
 ) -> Statistics:
-    """Returns the shapes and types of what `measure_statistics` returns, to restore it with.
+    """Returns the shapes and types of the result of `measure_statistics`, to restore it with.
 
     Args:
       image_shape: Height, width and channels of the images.
@@ -96,25 +148,6 @@ def statistics_template(
             color=None if color == "none" else jnp.zeros(channels * 2, jnp.float32),
         )
     )
-
-
-def _check(mean: str, std: str, color: str, most: int | None) -> None:
-    if mean not in get_args(MeanOf):
-        raise unknown("mean of images", mean, get_args(MeanOf))
-    if std not in get_args(StdOf):
-        raise unknown("standard deviation of images", std, get_args(StdOf))
-    if color not in get_args(ColorOf):
-        raise unknown("kind of random colours", color, get_args(ColorOf))
-    if most is not None and most < 1:
-        raise InputError(f"statistics are measured on at least 1 example, and {most} is not")
-
-
-def _check_channels(color: ColorOf, channels: int) -> None:
-    if color != "none" and channels != 3:
-        raise InputError(
-            f"colours are varied in images with red, green and blue, and these have {channels} "
-            'channel; set data.color to "none"'
-        )
 
 
 def _sums(images: ImageSet, examples: int, *, products: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -144,15 +177,6 @@ def _products(pixels: np.ndarray) -> np.ndarray:
     return total.astype(np.uint64)
 
 
-def _spread(count: int, sums: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Returns the covariance of the channels times the square of the count, exactly.
-
-    It is of Python's integers: they would not fit into 64 bits.
-    """
-    sums, products = sums.astype(object), products.astype(object)
-    return count * products - np.outer(sums, sums)
-
-
 def _std(count: int, spread: int) -> float:
     if spread == 0:
         raise InputError(
@@ -160,3 +184,22 @@ def _std(count: int, spread: int) -> float:
             'deviation; take std "none"'
         )
     return math.sqrt(spread) / count
+
+
+def _components(covariance: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
+    """Returns the principal components of colours, in units of 0 to 255.
+
+    Args:
+      covariance: Of the channels of all pixels, in units of 0 to 255, squared.
+
+    Returns:
+      A component in each column, the one with the most variance first: the eigenvector, whose
+      largest entry is positive, times the eigenvalue of pixels from 0 to 1.
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance / _WHITE**2)
+    # Of colours that vary in fewer directions some are zero, and rounding makes them negative.
+    eigenvalues = np.maximum(eigenvalues[::-1], 0)
+    eigenvectors = eigenvectors[:, ::-1]
+    largest = np.abs(eigenvectors).argmax(axis=0)
+    signs = np.sign(eigenvectors[largest, np.arange(len(eigenvectors))])
+    return _WHITE * eigenvalues * signs * eigenvectors

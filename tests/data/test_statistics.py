@@ -11,7 +11,7 @@ from resnet_jax.data import (
     measure_statistics,
     statistics_template,
 )
-from resnet_jax.data.colors import components, imagenet_components
+from resnet_jax.data.statistics import IMAGENET_COMPONENTS, _components
 from tests.data.pictures import photo, write_folder
 
 
@@ -39,7 +39,7 @@ def noise(*shape, seed=0):
 @pytest.fixture
 def chunks(monkeypatch, request):
     for name, size in zip(("_CHUNK", "_BLOCK"), request.param, strict=True):
-        monkeypatch.setattr(f"resnet_jax.data.measure.{name}", size)
+        monkeypatch.setattr(f"resnet_jax.data.statistics.{name}", size)
 
 
 @pytest.mark.parametrize("chunks", [(1, 3), (1000, 48), (2**24, 2**18)], indirect=True)
@@ -112,7 +112,7 @@ def test_components_of_files_are_those_of_what_is_read(tmp_path):
     images = load_images("folder", "train", 24, path=tmp_path)
     color = measure_statistics(images, "none", "none", color="pca").color
     pixels, _ = images.read(np.arange(12))
-    exact = components(np.cov(pixels.reshape(-1, 3).T.astype(np.float64), bias=True))
+    exact = _components(np.cov(pixels.reshape(-1, 3).T.astype(np.float64), bias=True))
     np.testing.assert_allclose(color, exact, rtol=1e-5, atol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_colours_that_do_not_vary_have_components_of_zero():
 
 
 def test_components_of_imagenet_are_orthogonal_and_of_the_published_size():
-    color = imagenet_components() / 255
+    color = IMAGENET_COMPONENTS / 255
     np.testing.assert_allclose(np.linalg.norm(color, axis=0), [0.2175, 0.0188, 0.0045], rtol=2e-4)
     unit = color / np.linalg.norm(color, axis=0)
     np.testing.assert_allclose(unit.T @ unit, np.eye(3), atol=2e-4)
@@ -136,7 +136,7 @@ def test_components_of_imagenet_are_orthogonal_and_of_the_published_size():
     # Not measured, so nothing is read.
     images = Pixels(np.zeros((0, 4, 4, 3), np.uint8))
     taken = measure_statistics(images, "none", "none", color="pca_imagenet").color
-    np.testing.assert_array_equal(taken, imagenet_components().astype(np.float32))
+    np.testing.assert_array_equal(taken, IMAGENET_COMPONENTS.astype(np.float32))
 
 
 def test_the_mean_image_is_that_of_the_evaluation_view():
