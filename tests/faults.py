@@ -116,6 +116,7 @@ FAULTS = {
     "save half written": Fault("os:rename", "*|*/20.*/training", die_before),
     "evaluation not saved": Fault("resnet_jax.checkpoints:Checkpoints.save", "20", die_before),
     "manifest written": Fault("os:replace", "*|*/checkpoints/20/manifest.json", die_after),
+    "newest not written": Fault("os:replace", "*|*/checkpoints/newest.json", die_before),
     "line not saved": Fault(_LOG, "21|train", die_after),
     "curves half drawn": Fault("os:replace", "*|*/curves.png", die_with_half_a_file),
     "no manifest of the last": Fault("os:rename", "*|*/checkpoints/30", die_after),

@@ -66,7 +66,8 @@ class Trainer:
 def _server() -> BaseContext:
     """Starts a server that imports everything once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg"])
+    # tensorboardX imports torch where there is one, which takes as long as the tiny run.
+    context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg", "tensorboardX"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.fspath(_ROOT), prepend=os.pathsep)
         forkserver.ensure_running()
@@ -85,7 +86,6 @@ class Launcher:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
-        self._compiled = folder / "compiled"
         self._outputs = itertools.count(1)
 
     def start(
@@ -101,7 +101,7 @@ class Launcher:
         settings = {
             "jax_platforms": "cpu",
             "jax_num_cpu_devices": devices,
-            "jax_compilation_cache_dir": os.fspath(self._compiled),
+            "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
         process = fork(_train, workdir, overrides, fault, settings, output)
@@ -119,7 +119,6 @@ class Launcher:
                     **os.environ,
                     "JAX_PLATFORMS": "cpu",
                     "JAX_NUM_CPU_DEVICES": "2",
-                    "JAX_COMPILATION_CACHE_DIR": os.fspath(self._compiled),
                     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 },
                 stdout=file,

@@ -1,17 +1,46 @@
-"""The same as `tests/test_killed_runs.py` and `tests/test_resumed_runs.py`, to the full."""
+"""Runs that are killed, stopped, damaged and moved, to the full."""
 
 import shutil
-import signal
 
+import numpy as np
 import pytest
 
-from tests.faults import FAULTS
+from tests.faults import FAULTS, Fault, press_ctrl_c_twice
 from tests.launcher import finished, launcher, reference  # noqa: F401
-from tests.outcomes import Outcome
+from tests.outcomes import Outcome, read_checkpoints
 from tests.random_kills import kill_at_random
-from tests.test_resumed_runs import assert_agree, assert_damage_is_mended
+from tests.test_killed_runs import assert_killed_and_finished
+from tests.test_resumed_runs import assert_damage_is_mended
 
 pytestmark = pytest.mark.slow
+
+# One run after another dies in the same workdir.
+CHAINS = {
+    "saving": [
+        "first save half written",
+        "manifest half written",
+        "old save half deleted",
+        "no manifest",
+        "manifest written",
+        "no manifest of the last",
+    ],
+    "logging": [
+        "config half written",
+        "evaluation half done",
+        "line half written",
+        "evaluation not saved",
+        "line not saved",
+        "lines half removed",
+        "curves half drawn",
+    ],
+    "going on": [
+        "save not in place",
+        "unfinished half deleted",
+        "no manifest",
+        "not yet set aside",
+        "just set aside",
+    ],
+}
 
 # What happens only when a run goes on that died of another fault.
 AFTER = {
@@ -24,12 +53,13 @@ AFTER = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_killed_once(name, launcher, reference, tmp_path):
-    workdir = tmp_path / "workdir"
-    for point in [AFTER[name], name] if name in AFTER else [name]:
-        trainer = launcher.start(workdir, fault=FAULTS[point])
-        assert trainer.wait() == -signal.SIGKILL, trainer.said()
-    launcher.finish(workdir)
-    assert Outcome.of(workdir) == reference
+    names = [AFTER[name], name] if name in AFTER else [name]
+    assert_killed_and_finished(names, launcher, reference, tmp_path / "workdir")
+
+
+@pytest.mark.parametrize("names", CHAINS.values(), ids=CHAINS)
+def test_killed_again_and_again(names, launcher, reference, tmp_path):
+    assert_killed_and_finished(names, launcher, reference, tmp_path / "workdir")
 
 
 def test_killed_ten_times_at_random_moments(launcher, tmp_path):
@@ -47,6 +77,28 @@ def test_damage_to_any_file_is_mended(launcher, finished, reference, tmp_path):
         assert_damage_is_mended(workdir / name, launcher, workdir, reference)
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_the_number_of_devices_may_change(devices, launcher, tmp_path):
-    assert_agree((2, devices), launcher, tmp_path)
+def test_a_second_ctrl_c_ends_it_at_once(launcher, reference, tmp_path):
+    workdir = tmp_path / "workdir"
+    fault = Fault("resnet_jax.checkpoints:Checkpoints.save", "12", press_ctrl_c_twice)
+    trainer = launcher.start(workdir, fault=fault)
+    assert trainer.wait() != 0
+    *_, last = trainer.said().splitlines()
+    assert last == "KeyboardInterrupt"
+    assert "going on from step 12" in launcher.finish(workdir)
+    assert Outcome.of(workdir) == reference
+
+
+def test_the_number_of_devices_may_change(launcher, tmp_path):
+    """A run that was begun on 2 devices takes the same two steps on others."""
+    settings = {"model.bn_group_size": 4, "checkpoint_every": 2}
+    launcher.finish(tmp_path / "begun", total_steps=8, **settings)
+    ends = []
+    for devices in (2, 1, 4):
+        workdir = shutil.copytree(tmp_path / "begun", tmp_path / str(devices))
+        launcher.finish(workdir, total_steps=10, devices=devices, **settings)
+        ends.append(read_checkpoints(workdir)[10])
+    first, *others = ends
+    for other in others:
+        assert other.keys() == first.keys()
+        for name in first:
+            np.testing.assert_allclose(other[name], first[name], rtol=1e-4, atol=1e-5, err_msg=name)
