@@ -9,9 +9,7 @@ class Case:
     """Properties of a run that matter for its speed.
 
     Attributes:
-      title: The network and the data.
-      machine: The devices and the cores.
-      versions: Versions of Python and of libraries.
+      heading: Lines with the network, the data, the devices and the versions of libraries.
       examples: Number of training images.
       batch_size: Images of a step, over all devices.
       image_shape: Height, width and channels of the network's input.
@@ -28,9 +26,7 @@ class Case:
       host_memory: Bytes of this machine's memory.
     """
 
-    title: str
-    machine: str
-    versions: str
+    heading: str
     examples: int
     batch_size: int
     image_shape: tuple[int, int, int]

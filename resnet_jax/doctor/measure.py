@@ -87,17 +87,18 @@ class Subject:
     def case(self) -> Case:
         """Properties of the run that matter for its speed."""
         run, config, data = self.run, self.run.config, self.run.config.data
-        versions = {"Python": platform.python_version()} | {
-            module.__name__: module.__version__ for module in (jax, flax, np)
-        }
+        heading = (
+            f"{config.model.name} on {len(run.train_images):,} images of "
+            f"{configs.data_name(config)}, {data.train_split}\n"
+            f"{run.replicas}; {cores()} cores\n"
+            f"Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}, "
+            f"numpy {np.__version__}"
+        )
         flags = {"source": data.source, "path": data.path}
         if data.source == "tfds":
             flags["name"] = data.name
         return Case(
-            title=f"{config.model.name} on {len(run.train_images):,} images of "
-            f"{configs.data_name(config)}, {data.train_split}",
-            machine=f"{run.replicas}; {cores()} cores",
-            versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+            heading=heading,
             examples=len(run.train_images),
             batch_size=config.batch_size,
             image_shape=run.train_images.image_shape,

@@ -11,7 +11,7 @@ _WIDTH = 96
 
 def report(case: Case, findings: Findings) -> str:
     """Returns the measurements, the part that limits and the advice, at most a screen of it."""
-    lines = [case.title, case.machine, case.versions, "", f"{'':28}{'images/s':>10}"]
+    lines = [case.heading, "", f"{'':28}{'images/s':>10}"]
     for part, how, rate, *remarks in _rows(case, findings):
         remark = ", ".join(filter(None, remarks))
         lines.append(f"{part:12}{how:16}{number(rate):>10}  {remark}".rstrip())

@@ -5,9 +5,7 @@ import dataclasses
 from resnet_jax.doctor import Case, Findings
 
 CASE = Case(
-    title="resnet50 on 1,281,167 images of imagenet2012, train",
-    machine="8 x TPU v4 (pmap); 96 cores",
-    versions="Python 3.12.1, jax 0.12.0",
+    heading="resnet50 on 1,281,167 images of imagenet2012, train\n8 x TPU v4 (pmap); 96 cores",
     examples=1_281_167,
     batch_size=256,
     image_shape=(224, 224, 3),

@@ -127,7 +127,6 @@ def test_everything_is_on_one_screen():
     assert report(CASE, FINDINGS).splitlines() == [
         "resnet50 on 1,281,167 images of imagenet2012, train",
         "8 x TPU v4 (pmap); 96 cores",
-        "Python 3.12.1, jax 0.12.0",
         "",
         "                              images/s",
         "reading     2 threads            5,000  550 MB/s, 110 kB an image",

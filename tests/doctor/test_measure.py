@@ -138,7 +138,7 @@ def test_images_in_memory():
     assert case.in_memory
     assert not case.crops
     assert case.shares_cores
-    assert case.title == "cifar_resnet8 on 1,437 images of digits, train"
+    assert case.heading.startswith("cifar_resnet8 on 1,437 images of digits, train\n")
     assert findings.sent_bytes == 8 * 8 + 4 + 2 * 4  # pixels, label, place of the crop
     assert findings.encoded_bytes == 64
     assert 1 in findings.decoding

@@ -238,18 +238,21 @@ def _write_file(path: epath.Path, records: Iterable[bytes]) -> int:
     """Writes a durable file of records; returns how many."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    count = 0
-    try:
-        # Images are compressed already.
-        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+    def to_disk(call: Callable[..., object], *arguments: bytes) -> None:
         try:
-            for record in records:
-                writer.write(record)
-                count += 1
-        finally:
-            writer.close()
-    except RuntimeError as error:  # of the writer, as on a full disk
-        raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+            call(*arguments)
+        except RuntimeError as error:  # as on a full disk
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+
+    count = 0
+    # Images are compressed already.
+    writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+    try:
+        for record in records:
+            to_disk(writer.write, record)
+            count += 1
+    finally:
+        to_disk(writer.close)
     make_durable(path)
     return count
 
