@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
       arguments: The command line after the command.
 
     Raises:
-      InputError: It is wrong, or something is wrong with the source or with what is there already.
+      InputError: The command line, the source or the folder cannot be used.
     """
     given = _parser().parse_args(arguments)
     name = given.called or _name(given)

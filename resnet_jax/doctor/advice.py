@@ -101,8 +101,8 @@ def _batches(case: Case, findings: Findings) -> Iterator[str]:
         )
     else:
         yield (
-            "Reading and decoding are faster than this on their own; look for what else uses this "
-            "machine's cores and memory."
+            "Reading and decoding are faster than this on their own; look for other programs that "
+            "use this machine's cores and memory."
         )
 
 
@@ -137,8 +137,8 @@ def _step(case: Case, findings: Findings) -> Iterator[str]:
 def _together(case: Case, findings: Findings) -> Iterator[str]:
     if case.shares_cores:
         yield (
-            "What makes the batches takes time from the devices, which are the same cores; so "
-            "together the parts give less than the slowest of them alone."
+            "The input takes time from the devices, which are the same cores; so together the "
+            "parts give less than the slowest of them alone."
         )
     elif findings.together < _TOO_LITTLE * min(findings.batches, findings.transfer, findings.step):
         yield (

@@ -215,8 +215,8 @@ def measure(
 def seconds_each(items: Iterator[object], limit: float) -> float:
     """Returns the mean time between two items of an iterator, in seconds.
 
-    The mean, because what is made ahead of time comes in bursts. The first two items do not count,
-    and so not what is done once. All processes take equally many.
+    The mean, because batches that are made ahead come in bursts. The first two items do not count,
+    because some work is done once. All processes take equally many.
 
     Args:
       items: An iterator without end, which waits until each item is there.

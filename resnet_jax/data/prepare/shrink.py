@@ -1,4 +1,4 @@
-"""One image on its way into a prepared data set: checked, and made smaller where that is wanted."""
+"""The stored form of an image: checked, and on request made smaller."""
 
 import io
 
@@ -16,18 +16,17 @@ class BadImageError(ValueError):
 
 
 def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
-    """Returns the file of an image that is at most of a size.
+    """Returns an image as the bytes of a JPEG or PNG file, at most of a size.
 
-    A JPEG or PNG that is small enough is returned as it is, byte for byte. What is larger is
-    resampled with Lanczos' filter, which averages over what it leaves out, and becomes a JPEG; so
-    does a JPEG in CMYK, because not everything that reads JPEGs reads those. Pixels become a PNG,
-    and so does a file of another kind. How a photo was held (EXIF) is kept, nothing else of the
-    kind.
+    A JPEG or PNG that is small enough is returned as it is, byte for byte. A larger image is
+    resampled with Lanczos' filter, which averages, and becomes a JPEG; so does a JPEG in CMYK,
+    because some readers of JPEG cannot decode it. Pixels become a PNG, and so does a file of
+    another format. Of EXIF only the orientation is kept.
 
     Args:
       example: The image.
       shorter_side: The most pixels that the shorter of height and width may have; None for any.
-      quality: Of a JPEG, 1 to 100.
+      quality: Quality of the JPEG, 1 to 100.
 
     Raises:
       BadImageError: It cannot be decoded to its end, or is enormous.

@@ -1,4 +1,4 @@
-"""What stands beside the shards: the description that tensorflow_datasets reads, and a manifest.
+"""The files beside the shards: a description for tensorflow_datasets, and a manifest.
 
 `features.json` is written last; without it tensorflow_datasets finds no data set.
 """

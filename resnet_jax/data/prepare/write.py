@@ -73,7 +73,7 @@ def prepare(
       The folder of the data set.
 
     Raises:
-      InputError: Something is wrong with a source, an image, or what is in the folder already.
+      InputError: A source, an image or the folder cannot be used; the message says why.
       OSError: A file cannot be written, as on a full disk.
     """
     if not 0 <= skip_bad < 1:

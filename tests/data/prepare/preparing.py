@@ -1,4 +1,4 @@
-"""Sources for preparations, and what came of them."""
+"""Sources to prepare, and the files of prepared data sets."""
 
 import pathlib
 

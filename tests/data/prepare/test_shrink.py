@@ -43,7 +43,7 @@ def test_what_is_left_out_is_averaged():
     assert np.abs(pixels[2:-2].astype(int) - 127).max() < 8
 
 
-def test_the_picture_is_the_same():
+def test_the_image_is_the_same():
     original = photo(120, 160)
     pixels = np.asarray(decoded(shrunk(encode(original, "JPEG", quality=95), 60)))
     means = original.reshape(60, 2, 80, 2, 3).astype(int).mean((1, 3))
