@@ -45,12 +45,11 @@ class Settings:
 
 
 class Shard(NamedTuple):
-    """A file of the data set, with the examples `start` to `stop - 1` of a split of the source."""
+    """A file of the data set, and the indices of its examples in a split of the source."""
 
     file: str
     split: str
-    start: int
-    stop: int
+    indices: range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +78,8 @@ class Plan:
             number = -(-count // self.settings.examples_per_shard)
             for shard in range(number):
                 file = f"{self.name}-{split}.{FORMAT}-{shard:05}-of-{number:05}"
-                yield Shard(file, split, count * shard // number, count * (shard + 1) // number)
+                start, stop = count * shard // number, count * (shard + 1) // number
+                yield Shard(file, split, range(start, stop))
 
     def to_json(self) -> str:
         """Returns the plan as JSON."""

@@ -154,20 +154,20 @@ def _write_shards(
     examples: dict[str, int] = {}
     for shard in shards:
         left_out = sum(each.get("shard") == shard.file for each in listed)
-        expected = shard.stop - shard.start - left_out
         reader = ArrayRecordReader(os.fspath(folder / shard.file))
-        if reader.ok() and reader.num_records() == expected:  # else it is missing, or damaged
-            examples[shard.file] = expected
+        found = reader.num_records()  # 0 of a file that is missing or damaged
+        if reader.ok() and found == len(shard.indices) - left_out:
+            examples[shard.file] = found
     bad = [each for each in listed if each.get("shard") in examples]
     todo = [shard for shard in shards if shard.file not in examples]
-    tasks = ((shard, index) for shard in todo for index in range(shard.start, shard.stop))
+    tasks = ((shard, index) for shard in todo for index in shard.indices)
     total = sum(plan.counts.values())
     _check_bad(folder, bad, skip_bad, total)
     with (
         ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool,
         tqdm(
             total=total,
-            initial=total - sum(shard.stop - shard.start for shard in todo),
+            initial=total - sum(len(shard.indices) for shard in todo),
             desc=plan.name,
             unit=" images",
             delay=1,
@@ -187,7 +187,7 @@ def _write_shards(
 
         for shard in todo:
             partial = (folder / UNFINISHED).with_name(shard.file)
-            examples[shard.file] = _write_file(partial, records(shard.stop - shard.start))
+            examples[shard.file] = _write_file(partial, records(len(shard.indices)))
             _write_bad(folder, bad)
             os.replace(partial, folder / shard.file)
             make_durable(folder)
