@@ -10,6 +10,10 @@ import jax
 import pytest
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # a busy one may take seconds
+settings.load_profile("any machine")
 
 # Most tests compile the same few programs; worker and child processes find the folder here, too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -1,4 +1,4 @@
-"""Examples that cannot be read: a ledger of them, and others in their place."""
+"""Examples that cannot be read: their ledger, and their substitutes."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ _ALWAYS_ALLOWED = 10
 """Failures that are too few to be a share."""
 
 _SUBSTITUTES = 10
-"""Examples that are tried in the place of one."""
+"""Substitutes of an example that are tried."""
 
 
 class BadRecords:
@@ -89,7 +89,7 @@ class BadRecords:
         ) from error
 
     def substitutes(self, index: int, examples: int) -> Iterator[int]:
-        """Yields the examples that may take the place of one, the first choice first.
+        """Yields the substitutes of an example, the first choice first.
 
         Args:
           index: The example that cannot be read.

@@ -68,7 +68,7 @@ class CentreCrop:
     def __call__(self, row: int, height: int, width: int) -> Box:
         """Returns the same box for every row."""
         tall, wide = _resized(height, width, self.resize)
-        # Halves to even, as torchvision has it, so that its weights see what they know.
+        # Halves to even, as in torchvision, whose weights are evaluated.
         top, left = round((tall - self.size) / 2), round((wide - self.size) / 2)
         return _box_in_resized(height, width, self.resize, top, left, self.size)
 
@@ -77,8 +77,8 @@ class CentreCrop:
 class ScaleJitter:
     """The paper's crops (section 3.4): of a fixed size, of images of random size.
 
-    The shorter side is a whole number of pixels, each equally likely, and so is each place for the
-    crop.
+    The shorter side is a whole number of pixels, each equally likely, and so is each position of
+    the crop.
 
     Attributes:
       size: Height and width of the crop, in pixels.

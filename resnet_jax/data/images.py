@@ -45,7 +45,7 @@ class ImageSet(Protocol):
 
 
 class DecodedImages:
-    """A source's images, decoded anew each time they are read: for data sets of any size.
+    """The images of a source, decoded each time they are read: for data sets of any size.
 
     Every image has red, green and blue, which are the same where it is grey.
 
@@ -68,7 +68,7 @@ class DecodedImages:
 
         Args:
           source: The images.
-          image_size: Height and width of what is read, in pixels.
+          image_size: Height and width of the images, in pixels.
           resize: Pixels of the shorter side before the centre is cropped for evaluation; by
             default `image_size`.
           interpolation: How images are resampled.
@@ -125,8 +125,8 @@ class DecodedImages:
         grey = np.empty(len(indices), np.bool_)
 
         def fill(row: int) -> None:
-            place = partial(crops, row)
-            grey[row], labels[row] = self._fill(int(indices[row]), place, pixels[row], exact)
+            crop = partial(crops, row)
+            grey[row], labels[row] = self._fill(int(indices[row]), crop, pixels[row], exact)
 
         self._workers.each(fill, len(indices))
         return pixels, labels, grey
@@ -134,21 +134,21 @@ class DecodedImages:
     def _fill(
         self,
         index: int,
-        place: Callable[[int, int], Box],
+        crop: Callable[[int, int], Box],
         out: UInt8[np.ndarray, "h w 3"],
         exact: bool,
     ) -> tuple[bool, int]:
         """Writes an example or a substitute; returns whether it is grey, and its label."""
         if self._bad_records is None:
             example = self._source[index]
-            return decode_crop(example, place, out, self._interpolation, exact=exact), example.label
+            return decode_crop(example, crop, out, self._interpolation, exact=exact), example.label
         substitutes = self._bad_records.substitutes(index, len(self))
         for candidate in itertools.chain([index], substitutes):
             key = None
             try:
                 example = self._source[candidate]
                 key = example.key
-                grey = decode_crop(example, place, out, self._interpolation, exact=exact)
+                grey = decode_crop(example, crop, out, self._interpolation, exact=exact)
             except MemoryError:  # not the example's fault
                 raise
             except Exception as error:  # of any source
@@ -162,7 +162,7 @@ class DecodedImages:
 
 
 class MemoryImages:
-    """The images for evaluation of a set, kept in memory: for data sets that fit into it.
+    """The images of a set in their view for evaluation, in memory: for data sets that fit.
 
     Attributes:
       class_names: The names of the classes.

@@ -84,11 +84,7 @@ def load_source(
 ) -> Source:
     """Returns the examples of a split of a data set, as they are stored.
 
-    Args:
-      source: As for `load_images`, and so are the others.
-      split: The split, or slices.
-      name: tfds: name of the data set.
-      path: The folder, or tfds' folder of data sets.
+    The arguments are those of `load_images`.
 
     Raises:
       InputError: There is no such source, data set or split.
@@ -102,13 +98,10 @@ def load_splits(
 ) -> Splits:
     """Returns the splits of a data set.
 
-    Args:
-      source: As for `load_images`, and so are the others.
-      name: tfds: name of the data set.
-      path: The folder, or tfds' folder of data sets.
+    The arguments are those of `load_images`.
 
     Raises:
-      InputError: There is no such source, or no such data set.
+      InputError: There is no such source or data set.
     """
     if source not in _SOURCES:
         raise unknown("data source", source, _SOURCES)

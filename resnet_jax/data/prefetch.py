@@ -46,7 +46,7 @@ class Prefetch(Iterator[T], Generic[T]):
             raise StopIteration
         item = self._items.get()
         if isinstance(item, _End):
-            self._items.put(_End(None))  # for whoever asks again
+            self._items.put(_End(None))  # for the next call
             raise StopIteration if item.error is None else item.error
         self._room.release()
         return item

@@ -36,7 +36,7 @@ def check_interpolation(name: str) -> None:
 
 def decode_crop(
     example: Example,
-    place: Callable[[int, int], Box],
+    crop: Callable[[int, int], Box],
     out: UInt8[np.ndarray, "height width 3"],
     interpolation: Interpolation,
     *,
@@ -53,7 +53,7 @@ def decode_crop(
 
     Args:
       example: The image, as pixels of one or three channels or as the bytes of a file.
-      place: Returns which part, given the image's height and width.
+      crop: Returns the part's box, given the image's height and width.
       out: Takes red, green and blue.
       interpolation: The filter.
       exact: Whether JPEGs are decoded at their full size, however small the result is.
@@ -67,7 +67,7 @@ def decode_crop(
 
     def plan(height: int, width: int, reducible: bool) -> tuple[int, Region, Box]:
         reducible = reducible and not exact
-        return _plan(place, height, width, out.shape, _SUPPORT[interpolation], reducible)
+        return _plan(crop, height, width, out.shape, _SUPPORT[interpolation], reducible)
 
     try:
         if isinstance(example.image, np.ndarray):
@@ -88,7 +88,7 @@ def decode_crop(
 
 
 def _plan(
-    place: Callable[[int, int], Box],
+    crop: Callable[[int, int], Box],
     height: int,
     width: int,
     shape: tuple[int, ...],
@@ -104,7 +104,7 @@ def _plan(
             f"has {width} x {height} pixels; more than {MOST_PIXELS} are not decoded, because a "
             "small file can claim any number"
         )
-    box = place(height, width)
+    box = crop(height, width)
     factor = _reduction(box, shape) if reducible else 1
 
     def span(low: float, high: float, size: int, wanted: int) -> tuple[int, int, float, float]:

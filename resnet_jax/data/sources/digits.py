@@ -1,4 +1,4 @@
-"""Real handwriting that comes with the package."""
+"""Handwritten digits that come with the package."""
 
 from functools import partial
 
@@ -21,8 +21,8 @@ class Digits:
     random split, where every hand is known from training.
 
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
-    Learning Repository, 1998, doi 10.24432/C50P49, CC BY 4.0; `digits.LICENSE.md` says what was
-    changed.
+    Learning Repository, 1998, doi 10.24432/C50P49, CC BY 4.0; `digits.LICENSE.md` lists the
+    changes.
     """
 
     class_names: tuple[str, ...] = tuple("0123456789")

@@ -46,7 +46,7 @@ class Mnist:
           split: "train" or "test".
 
         Raises:
-          InputError: There is no such split, a file is missing or damaged or something else, or
+          InputError: There is no such split, a file is missing, damaged or of another kind, or
             images and labels do not belong together.
         """
         if split not in _PREFIXES:
@@ -94,14 +94,14 @@ def mnist_splits(root: epath.PathLike) -> Splits:
 def read_idx(path: epath.PathLike, dimensions: int) -> UInt8[np.ndarray, "..."]:
     """Returns the array of unsigned bytes of an IDX file.
 
-    Nothing is allocated that the file does not hold, whatever its header says.
+    Its header alone never decides how much is allocated.
 
     Args:
       path: The file; gzipped where its name ends in `.gz`.
       dimensions: How many the array has to have.
 
     Raises:
-      InputError: The file is something else, damaged, or larger than 1 GiB.
+      InputError: The file is of another kind, damaged, or larger than 1 GiB.
     """
     path = epath.Path(path)
     try:
@@ -117,7 +117,9 @@ def read_idx(path: epath.PathLike, dimensions: int) -> UInt8[np.ndarray, "..."]:
 def _read(file: IO[bytes], path: epath.Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     # Two zeros, the type, the number of dimensions; then each of them, four bytes, big end first.
     if file.read(4) != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
-        raise InputError(f"{path} is no IDX file of unsigned bytes with {dimensions} dimensions")
+        raise InputError(
+            f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions"
+        )
     header = file.read(4 * dimensions)
     if len(header) < 4 * dimensions:
         raise InputError(f"{path} ends within its header")

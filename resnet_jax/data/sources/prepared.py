@@ -154,8 +154,8 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     newest version of the files is taken unless the name says which.
 
     Args:
-      name: As tensorflow_datasets has it, such as `cifar10` or `name/config:version`.
-      path: Where its data sets are; by default its own place.
+      name: The data set's name in tensorflow_datasets, such as `cifar10` or `name/config:version`.
+      path: tfds' folder of data sets; by default tfds' own.
 
     Raises:
       InputError: There is no such data set, or it is prepared neither as ArrayRecord nor as
@@ -171,7 +171,7 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     except Exception as error:  # whatever parsers meet in damaged files
         if not _NAME.fullmatch(name):
             raise InputError(
-                f"{name!r} is no name of a data set of tfds; write it as 'name' or "
+                f"{name!r} is not a name of a data set of tfds; write it as 'name' or "
                 "'name/config:1.0.0'"
             ) from error
         reason = str(error).strip().splitlines()[:1]

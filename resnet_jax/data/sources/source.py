@@ -1,4 +1,4 @@
-"""Where examples come from."""
+"""The interface of sources: labelled images by index."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,12 +7,12 @@ from jaxtyping import UInt8
 
 
 class Example(NamedTuple):
-    """One labelled image, as its source has it.
+    """One labelled image, encoded or as pixels.
 
     Attributes:
       image: The pixels, or the bytes of an image file.
       label: Index of the class in the source's `class_names`.
-      key: What the source calls the example, for messages and listings.
+      key: The example's name in its source, for messages and listings.
     """
 
     image: UInt8[np.ndarray, "h w c"] | bytes

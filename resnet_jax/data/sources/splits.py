@@ -13,20 +13,13 @@ Splits = Mapping[str, Callable[[], Source]]
 """The splits of a data set by name; a call opens one."""
 
 _PART = re.compile(r"(?P<name>[\w-]+)(\[(?P<start>[^:\]]*):(?P<stop>[^:\]]*)\])?")
-_EXAMPLES = re.compile(r"-?[\d_]+")
-_PERCENT = re.compile(r"(-?[\d_.]+)%")
+_END = re.compile(r"(-?[\d_]+)|(-?[\d_.]+)%")
 
 _SYNTAX = "write them as 'train', 'train[:1000]', 'train[-10%:]' or 'train[:90%]+test'"
 
 
 class Part(NamedTuple):
-    """Some consecutive examples of a split.
-
-    Attributes:
-      split: Its name.
-      start: The first example.
-      stop: The one after the last.
-    """
+    """Consecutive examples of a split, from `start` up to, not including, `stop`."""
 
     split: str
     start: int
@@ -34,21 +27,21 @@ class Part(NamedTuple):
 
 
 def parse(spec: str, lengths: Mapping[str, Callable[[], int]], *, of: str) -> tuple[Part, ...]:
-    """Returns the examples that a split and its slices stand for.
+    """Returns the parts that a split and its slices stand for.
 
     The meaning is that of tensorflow_datasets: `split`, `split[from:to]` with either end left out,
     negative ends counted from the end of the split, ends in percent rounded to the nearest example
-    (halves to even), parts joined by `+`, and `all` for all splits. Refused, unlike there, is what
-    has no example or has one twice, what mixes percent and examples in a slice, and slices by
-    shards, which only some sources have.
+    (halves to even), parts joined by `+`, and `all` for all splits. Refused, unlike there, are
+    empty parts, an example twice, percent and examples in one slice, and slices by shards, which
+    only some sources have.
 
     Args:
       spec: The split, such as "train[:90%]".
-      lengths: For each split what returns its number of examples; called where it is needed.
-      of: What the data set is called in messages.
+      lengths: Returns the number of examples of each split; called only for those in `spec`.
+      of: Name of the data set, for messages.
 
     Raises:
-      InputError: It cannot be read, there is no such split, or it asks for what there is not.
+      InputError: It cannot be read, there is no such split, or a slice is out of range.
     """
     texts = re.split(r"\s*\+\s*", spec)
     if "all" in texts and "all" not in lengths:
@@ -61,12 +54,12 @@ def parse(spec: str, lengths: Mapping[str, Callable[[], int]], *, of: str) -> tu
 
 
 def select(spec: str, splits: Splits, *, of: str) -> Source:
-    """Returns the examples of a split, or of slices of splits, as a source of their own.
+    """Returns the examples of a split, or of slices of splits, as a source.
 
     Args:
-      spec: As `parse` reads it.
-      splits: The splits that there are; only those that are asked for are opened.
-      of: What the data set is called in messages.
+      spec: The split, such as "train[:90%]".
+      splits: The splits of the data set; only those in `spec` are opened.
+      of: Name of the data set, for messages.
 
     Raises:
       InputError: As `parse` and the splits themselves raise it.
@@ -86,17 +79,13 @@ def select(spec: str, splits: Splits, *, of: str) -> Source:
 
 
 class Selection:
-    """Some examples of some sources, one after the other; itself a source.
-
-    Attributes:
-      class_names: The names of the classes.
-    """
+    """Some examples of some sources, one after the other; itself a source."""
 
     def __init__(self, parts: Sequence[tuple[Source, range]]) -> None:
         """Joins the parts.
 
         Args:
-          parts: Sources, and which of their examples.
+          parts: Sources, and indices of their examples.
 
         Raises:
           InputError: The sources have different classes.
@@ -126,37 +115,33 @@ def _part(text: str, spec: str, lengths: Mapping[str, Callable[[], int]], of: st
         if name == "all":
             raise InputError(f"split {spec!r} cannot be read; only single splits have slices")
         raise unknown(f"split of {of}", name, lengths)
-    length = lengths[name]()
-    start, stop = 0, length
+    start, stop = 0, lengths[name]()
     if match["start"] is not None:
-        ends = (match["start"], match["stop"])
-        given = [end for end in ends if end]
-        if not given or len({end.endswith("%") for end in given}) > 1:
+        ends = match["start"], match["stop"]
+        if len({end.endswith("%") for end in ends if end}) != 1:  # mixed, or "[:]"
             raise InputError(f"split {spec!r} cannot be read; {_SYNTAX}")
-        start = _end(ends[0], length, spec) if ends[0] else 0
-        stop = _end(ends[1], length, spec) if ends[1] else length
-        if max(abs(start), abs(stop)) > length:
-            raise InputError(f"split {spec!r} asks for more than the {length} examples of {name}")
-        start, stop = (end + length if end < 0 else end for end in (start, stop))
+        length = stop
+        start, stop = (
+            _end(text, spec, name, length) if text else default
+            for text, default in zip(ends, (0, length), strict=True)
+        )
     if start >= stop:
-        raise InputError(f"split {spec!r} is empty: {name} has {length} examples")
+        raise InputError(f"split {spec!r} is empty: {name} has {lengths[name]()} examples")
     return Part(name, start, stop)
 
 
-def _end(text: str, length: int, spec: str) -> int:
-    """Returns an end of a slice in examples, negative where it counts from the split's end."""
-    percent = _PERCENT.fullmatch(text)
+def _end(text: str, spec: str, name: str, length: int) -> int:
+    """Returns an end of a slice, in examples."""
+    match = _END.fullmatch(text)
+    examples, percent = match.groups() if match else (None, None)
     try:
-        if percent is not None:
-            share = float(percent[1])
-            if abs(share) > 100:
-                raise InputError(f"split {spec!r} asks for more than 100%")
-            # In this order, because the last bit of the product decides about halves.
-            return round(share * length / 100)
-        if _EXAMPLES.fullmatch(text):
-            return int(text)
-    except InputError:
-        raise
-    except ValueError:  # "1__0", "1.2.3"
-        pass
-    raise InputError(f"split {spec!r} cannot be read; {_SYNTAX}")
+        share = float(percent or 0)
+        # The product first: its last bit decides about halves, as in tfds.
+        end = int(examples or "") if percent is None else round(share * length / 100)
+    except ValueError as error:  # "1__0", "1.2.3"
+        raise InputError(f"split {spec!r} cannot be read; {_SYNTAX}") from error
+    if abs(share) > 100:
+        raise InputError(f"split {spec!r} asks for more than 100%")
+    if abs(end) > length:
+        raise InputError(f"split {spec!r} asks for more than the {length} examples of {name}")
+    return end + length if end < 0 else end

@@ -60,7 +60,7 @@ class TFRecords:
           name: Name of the split.
 
         Raises:
-          InputError: A file is missing, is no sound TFRecord, or has another number of records.
+          InputError: A file is missing, is not a sound TFRecord, or has another number of records.
         """
         self._reader = RangedReader()
         index = index_records(files, name, self._reader)
@@ -95,12 +95,6 @@ def check_count(file: epath.Path, count: int, stated: int) -> None:
             f"{file} has {count} records and dataset_info.json says {stated}; copy or prepare the "
             "data set again"
         )
-
-
-def frame(data: bytes) -> bytes:
-    """Returns a record as it stands in a file."""
-    length = struct.pack("<Q", len(data))
-    return b"".join([length, _FOOTER.pack(_masked(length)), data, _FOOTER.pack(_masked(data))])
 
 
 def unframe(record: bytes) -> bytes:
@@ -149,7 +143,7 @@ def find_records(
             raise Damage(
                 f"has at byte {at} a length that is not what was written"
                 if at
-                else "is no TFRecord, or a compressed one"
+                else "is not a TFRecord file, or it is compressed"
             )
         if at + _FRAME + length > size:
             raise Damage(f"ends within a record, that of byte {at}")
@@ -164,7 +158,7 @@ def _masked(data: bytes) -> int:
 
 
 class _Shard(NamedTuple):
-    """A file, and what changes when its content does."""
+    """A file, as its cached index refers to it."""
 
     name: str
     size: int
@@ -185,7 +179,7 @@ def index_records(
       reader: Reads them.
 
     Raises:
-      InputError: A file is missing, or is no sound TFRecord.
+      InputError: A file is missing, or is not a sound TFRecord.
     """
     folder = files[0].parent
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="index") as pool:

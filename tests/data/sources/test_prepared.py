@@ -185,7 +185,7 @@ assert not any(name.split(".")[0] == "tensorflow" for name in sys.modules)
         (
             "tiny photos",
             "train",
-            "'tiny photos' is no name of a data set of tfds; write it as 'name' or "
+            "'tiny photos' is not a name of a data set of tfds; write it as 'name' or "
             "'name/config:1.0.0'",
         ),
         ("tiny_photos", "tset", "there is no split of tiny_photos 'tset'; did you mean test?"),
@@ -343,10 +343,9 @@ def test_a_run_on_imagenet_as_its_builder_prepares_it(tmp_path):
             "data.in_memory": False,
             "data.augment": "scale_jitter",
             "data.statistics_examples": 10,
-            "total_steps": 3,
+            "total_steps": 1,
         }
     )
     state = train(config, tmp_path / "workdir")
     assert state.params["head"]["kernel"].shape[-1] == 1000
-    assert evaluate(tmp_path / "workdir").examples == 9
     assert evaluate(tmp_path / "workdir", split="train[:30%]+validation").examples == 15
