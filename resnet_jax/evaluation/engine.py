@@ -1,7 +1,6 @@
 """The engine: from views of images to predictions."""
 
 import collections
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Int32, PyTree
+from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
 from resnet_jax.data import Batch, ImageSet, Statistics, eval_batches, prefetch, preprocess
@@ -50,7 +49,7 @@ class Evaluator:
         self._images = images
         self._replicas = replicas
         self._batch_size = replicas.round_up(batch_size)
-        self._step = replicas.map(_step(model, statistics))
+        self._step = replicas.map(_step(model, statistics, Protocol(), summarized=True))
 
     def __call__(self, variables: Variables) -> dict[str, float]:
         """Returns the metrics with these variables, which have to be placed on the replicas.
@@ -62,8 +61,7 @@ class Evaluator:
         """
         rows = self._replicas.rows(self._batch_size)
         batches = eval_batches(self._images, batch_size=self._batch_size, rows=rows)
-        images = ({"image": batch["image"], "label": batch["label"]} for batch in batches)
-        parts = list(run_batches(self._step, variables, images, self._replicas))
+        parts = list(run_batches(self._step, variables, batches, self._replicas))
         return measure(concatenate(parts).select(slice(len(self._images))))
 
 
@@ -96,75 +94,46 @@ def predict(
     Raises:
       InputError: An image cannot be decoded; the message names it.
     """
-    run = functools.partial(
-        _outputs,
-        protocol=protocol,
-        reader=reader,
-        replicas=replicas,
-        batch_size=batch_size,
-        quiet=quiet,
-    )
-    views = len(protocol.views(networks[0].preparation))
     plans = [reader.buckets(protocol.views(network.preparation)) for network in networks]
     shapes = [len(buckets) for buckets in plans]
-    if len(networks) == views == 1 == shapes[0]:
-        # Of one view of each image, in the images' order, the devices return only what is kept.
-        parts = [part for _, part in run(networks[0], plans[0], summarized=True)]
+    views = len(protocol.views(networks[0].preparation))
+    # Of one view of each image, in the order of the images, the devices return only what is kept.
+    summarized = len(networks) == views == 1 == shapes[0]
+
+    def outputs(network: Network, buckets: Sequence[Bucket]) -> Iterator[tuple[np.ndarray, PyTree]]:
+        """Yields the examples and the output of each batch; the last one may be filled up."""
+        step = replicas.map(_step(network.model, network.statistics, protocol, summarized))
+        variables = replicas.place(network.variables)
+        pixels = batch_size * network.preparation.image_size**2
+        interpolation = protocol.resampling(network.preparation)
+        with tqdm(
+            total=sum(len(bucket.examples) for bucket in buckets),
+            desc=f"{network.name}, views of {len(buckets)} shapes",
+            unit=" views",
+            disable=True if quiet else None,  # None: where nobody watches
+        ) as bar:
+            for bucket in buckets:
+                rows = replicas.round_up(bucket.rows(pixels, 1 + protocol.mirrored))
+                batches = reader.batches(
+                    bucket, interpolation, rows=rows, channels=network.channels
+                )
+                found = run_batches(step, variables, batches, replicas)
+                for first, output in zip(range(0, len(bucket.examples), rows), found, strict=True):
+                    examples = bucket.examples[first : first + rows]
+                    yield examples, output
+                    bar.update(len(examples))
+
+    if summarized:
+        parts = [part for _, part in outputs(networks[0], plans[0])]
         return concatenate(parts).select(slice(len(reader))), shapes
     scores = np.full((len(reader), networks[0].num_classes), -np.inf, np.float32)
     with np.errstate(invalid="ignore"):  # NaN is refused at the end
         for network, buckets in zip(networks, plans, strict=True):
-            for examples, of_views in run(network, buckets, summarized=False):
+            for examples, of_views in outputs(network, buckets):
                 for example, of_view in zip(examples, of_views, strict=False):
                     scores[example] = np.logaddexp(scores[example], of_view)
     scores -= np.float32(np.log(len(networks) * views))
     return jax.device_get(summarize(jnp.asarray(scores), jnp.asarray(reader.labels))), shapes
-
-
-def _outputs(
-    network: Network,
-    buckets: Sequence[Bucket],
-    *,
-    protocol: Protocol,
-    reader: ViewReader,
-    replicas: Replicas,
-    batch_size: int,
-    summarized: bool,
-    quiet: bool,
-) -> Iterator[tuple[Int32[np.ndarray, " n"], PyTree]]:
-    """Yields the step's output for each batch of views, after the examples of its first rows."""
-    step = replicas.map(
-        _step(
-            network.model,
-            network.statistics,
-            method=protocol.method,
-            mirrored=protocol.mirrored,
-            summarized=summarized,
-        )
-    )
-    variables = replicas.place(network.variables)
-    pixels = batch_size * network.preparation.image_size**2
-    bar = tqdm(
-        total=sum(len(bucket.examples) for bucket in buckets),
-        desc=f"{network.name}, views of {len(buckets)} shapes",
-        unit=" views",
-        disable=True if quiet else None,  # None: where nobody watches
-    )
-    with bar:
-        for bucket in buckets:
-            rows = replicas.round_up(bucket.rows(pixels, 1 + protocol.mirrored))
-            batches = reader.batches(
-                bucket,
-                protocol.resampling(network.preparation),
-                rows=rows,
-                channels=network.channels,
-            )
-            first = range(0, len(bucket.examples), rows)
-            found = run_batches(step, variables, batches, replicas)
-            for start, output in zip(first, found, strict=True):
-                examples = bucket.examples[start : start + rows]
-                yield examples, output
-                bar.update(len(examples))
 
 
 def run_batches(
@@ -185,33 +154,20 @@ def run_batches(
             yield jax.device_get(ahead.popleft())
 
 
-def _step(
-    model: nn.Module,
-    statistics: Statistics,
-    *,
-    method: str | None = None,
-    mirrored: bool = False,
-    summarized: bool = True,
-) -> Step:
+def _step(model: nn.Module, statistics: Statistics, protocol: Protocol, summarized: bool) -> Step:
     """Returns the step of one replica, from `image` and `label` to the outputs for all replicas.
 
-    Args:
-      model: The network.
-      statistics: The mean and the deviation that normalise the images; a mean image is stretched to
-        their size.
-      method: The network's method that is applied; by default its call.
-      mirrored: Average the probabilities of each image and its mirror image.
-      summarized: Return `Predictions`; else the log-probabilities, float32 [rows, classes].
+    These are `Predictions` if they are to be summarized, else the log-probabilities, float32
+    [rows, classes]. A mean image is stretched to the size of the images.
     """
 
     def step(variables: Variables, batch: Mapping[str, Array]) -> PyTree:
-        image = {"image": batch["image"]}
-        images = preprocess(image, _stretched(statistics, batch["image"].shape[1:]), padding=0)
-        if mirrored:
+        images = preprocess(batch, _stretched(statistics, batch["image"].shape[1:]), padding=0)
+        if protocol.mirrored:
             images = jnp.concatenate([images, images[:, :, ::-1]])
-        logits = model.apply(variables, images, train=False, method=method)
+        logits = model.apply(variables, images, train=False, method=protocol.method)
         scores = jax.nn.log_softmax(cast(Array, logits))
-        if mirrored:
+        if protocol.mirrored:
             scores = jnp.logaddexp(*jnp.split(scores, 2)) - np.float32(np.log(2))
         output = summarize(scores, batch["label"]) if summarized else scores
         return lax.all_gather(output, AXIS, tiled=True)

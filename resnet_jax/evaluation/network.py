@@ -118,9 +118,9 @@ def network_of_weights(
     """Returns the network of weights, on the data of a config.
 
     Args:
-      source: What `interop.load_pretrained` takes.
-      config: Says which data, and in which type and on which devices to compute; its network, and
-        how it prepares images for evaluation, are of no account. A label is compared by its number.
+      source: The weights, as for `interop.load_pretrained`.
+      config: The data, and the type and the devices of the computation; its network and its
+        preparation of images for evaluation are not used. A label is compared by its number.
       preprocessing: How images are prepared; by default as the source says, or as is usual with it.
 
     Raises:
@@ -158,7 +158,7 @@ def is_run(source: epath.PathLike) -> bool:
 def weights_of_run(workdir: epath.PathLike, which: Which = "newest") -> interop.Weights:
     """Returns the network of a checkpoint as weights, to write under the names of other libraries.
 
-    The number of batches that its statistics have seen is the number of the run's steps.
+    Its statistics count as those of as many batches as the run has made steps.
 
     Args:
       workdir: The run.

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from etils import epath
 
@@ -13,31 +13,14 @@ from resnet_jax.evaluation.metrics import ClassErrors, Predictions, errors_of_cl
 from resnet_jax.files import check_writable, write_atomically
 
 
-def check_outputs(paths: Iterable[epath.PathLike]) -> None:
+def check_outputs(
+    predictions: epath.PathLike | None, per_class: epath.PathLike | None, *others: epath.Path
+) -> None:
     """Refuses, before the work, files that could not be written after it; makes their folders.
 
-    All processes have to call it.
-
-    Args:
-      paths: Files that the primary process will write.
-
     Raises:
-      InputError: One of them is a folder or cannot be written.
-    """
-    with parallel.together():
-        for path in map(epath.Path, paths):
-            if path.is_dir():
-                raise InputError(f"{path} is a folder; give the name of a file")
-            if parallel.is_primary():
-                check_writable(path)
-
-
-def check_files(predictions: epath.PathLike | None, per_class: epath.PathLike | None) -> None:
-    """Refuses, before the work, files that could not be written after it.
-
-    Raises:
-      InputError: The two are one file, one cannot be written, or the form of `per_class` cannot be
-        told by its name.
+      InputError: The first two are one file, one is a folder or cannot be written, or the name of
+        `per_class` does not say its form.
     """
     if per_class is not None and _suffix(per_class) not in (".csv", ".json"):
         raise InputError(
@@ -46,7 +29,11 @@ def check_files(predictions: epath.PathLike | None, per_class: epath.PathLike | 
     paths = [epath.Path(path) for path in (predictions, per_class) if path is not None]
     if len(set(paths)) < len(paths):
         raise InputError(f"{predictions} cannot have both predictions and the errors of classes")
-    check_outputs(paths)
+    for path in (*others, *paths):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
+        if parallel.is_primary():
+            check_writable(path)
 
 
 def write_predictions(

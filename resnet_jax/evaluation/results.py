@@ -27,7 +27,6 @@ from resnet_jax.evaluation.network import (
     same_classes,
 )
 from resnet_jax.evaluation.outputs import (
-    check_files,
     check_outputs,
     write_per_class,
     write_predictions,
@@ -129,8 +128,7 @@ def evaluate(
     """
     network = restore(workdir, which)
     results = Layout(workdir).path / "evaluations"
-    check_outputs([results / "any.json"])
-    split, metrics, (protocol,) = _evaluate([network], options)
+    split, metrics, (protocol,) = _evaluate([network], options, results / "any.json")
     result = Result(split, metrics, step=network.step, protocol=protocol)
     if parallel.is_primary():
         # A name of its own for each protocol; that of the usual one is split and step.
@@ -155,10 +153,9 @@ def evaluate_weights(
     """Evaluates weights with their own preprocessing.
 
     Args:
-      source: What `interop.load_pretrained` takes.
-      config: Says which data, and in which type and on which devices to compute; its network, and
-        how it prepares images for evaluation, are not used. A label is compared by its number.
-      preprocessing: How images are prepared; by default as the source says, or as is usual with it.
+      source: As for `network_of_weights`, and so are the next two.
+      config: The data, and the type and the devices of the computation.
+      preprocessing: How images are prepared.
       **options: See `Options`.
 
     Raises:
@@ -193,19 +190,26 @@ def evaluate_ensemble(networks: Sequence[Network], **options: Unpack[Options]) -
 
 
 def _evaluate(
-    networks: Sequence[Network], options: Options
+    networks: Sequence[Network], options: Options, *outputs: epath.Path
 ) -> tuple[str, dict[str, float], list[dict[str, Json]]]:
-    """Returns the split, the metrics, and for each network how it saw the images."""
+    """Returns the split, the metrics, and for each network how it saw the images.
+
+    The outputs are files that will be written, besides those of the options.
+    """
     config = networks[0].config
     protocol = options.get("protocol") or Protocol()
     split = options.get("split") or config.data.eval_split
     replicas = Replicas(options.get("mapping") or config.parallel)
     predictions_path, per_class_path = options.get("predictions"), options.get("per_class")
-    check_files(predictions_path, per_class_path)
-    source = load_source(config.data.source, split, name=config.data.name, path=config.data.path)
-    for network in networks:
-        _check(network, networks[0], source)
-        protocol.check(network.model)
+    data = config.data
+    with parallel.together():
+        check_outputs(predictions_path, per_class_path, *outputs)
+        source = load_source(data.source, split, name=data.name, path=data.path)
+        if not len(source):
+            raise InputError("the data set has no examples")
+        for network in networks:
+            _check(network, networks[0], source)
+            protocol.check(network.model)
     protocols = [protocol.describe(network.preparation) for network in networks]
     precise_bn = options.get("precise_bn")
     if precise_bn is not None:
@@ -213,10 +217,9 @@ def _evaluate(
         networks = [network for network, _ in recomputed]
         for description, (_, images) in zip(protocols, recomputed, strict=True):
             description["precise_bn"] = images
-
     batch_size = options.get("batch_size") or config.eval_batch_size or config.batch_size
     rows = replicas.rows(replicas.round_up(batch_size))
-    reader = ViewReader(source, parallel.share(len(source)), workers=config.data.workers)
+    reader = ViewReader(source, parallel.share(len(source)), workers=data.workers)
     predictions, shapes = predict(
         networks,
         protocol,

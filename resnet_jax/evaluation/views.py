@@ -67,10 +67,9 @@ class Crop:
 
     def __call__(self, height: int, width: int) -> Placement:
         """Returns the placement in an image of this height and width, in pixels."""
-        image = _Resized.to(self.resize, height, width)
-        top = _offset(self.row, image.tall - self.size)
-        left = _offset(self.column, image.wide - self.size)
-        return image.window(top, left, self.size, self.size)
+        tall, wide = _resized(self.resize, height, width)
+        corner = _offset(self.row, tall - self.size), _offset(self.column, wide - self.size)
+        return _window((height, width), (tall, wide), corner, (self.size, self.size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +99,10 @@ class Scale:
 
     def __call__(self, height: int, width: int) -> Placement:
         """Returns the placement in an image of this height and width, in pixels."""
-        image = _Resized.to(self.side, height, width)
-        tall, wide = self._cut(image.tall), self._cut(image.wide)
-        top = _offset("centre", image.tall - tall)
-        left = _offset("centre", image.wide - wide)
-        return image.window(top, left, tall, wide)
+        tall, wide = _resized(self.side, height, width)
+        rows, columns = self._cut(tall), self._cut(wide)
+        corner = _offset("centre", tall - rows), _offset("centre", wide - columns)
+        return _window((height, width), (tall, wide), corner, (rows, columns))
 
     def _cut(self, length: int) -> int:
         return max(self.side, min(length, LONGEST_RATIO * self.side) // MULTIPLE * MULTIPLE)
@@ -142,26 +140,25 @@ def _offset(position: Position, spare: int) -> int:
     return {"first": 0, "centre": round(spare / 2), "last": spare}[position]
 
 
-class _Resized(NamedTuple):
-    """An image and its size after resizing, `tall` by `wide`; the longer side is rounded down."""
+def _resized(side: int, height: int, width: int) -> tuple[int, int]:
+    """Returns height and width once the shorter is `side`; the longer one is rounded down."""
+    shorter = min(height, width)
+    return side * height // shorter, side * width // shorter
 
-    height: int
-    width: int
-    tall: int
-    wide: int
 
-    @classmethod
-    def to(cls, side: int, height: int, width: int) -> "_Resized":
-        """Resizes the shorter side of an image to `side` pixels."""
-        shorter = min(height, width)
-        return cls(height, width, side * height // shorter, side * width // shorter)
-
-    def window(self, top: int, left: int, tall: int, wide: int) -> Placement:
-        """Returns the placement of a window, given in pixels of the resized image."""
-        box = Box(
-            left=left * self.width / self.wide,
-            upper=top * self.height / self.tall,
-            right=min((left + wide) * self.width / self.wide, self.width),
-            lower=min((top + tall) * self.height / self.tall, self.height),
-        )
-        return Placement(box, tall, wide)
+def _window(
+    image: tuple[int, int],
+    resized: tuple[int, int],
+    corner: tuple[int, int],
+    shape: tuple[int, int],
+) -> Placement:
+    """Returns the placement of a part with this corner and shape, in pixels after resizing."""
+    (height, width), (tall, wide) = image, resized
+    (top, left), (rows, columns) = corner, shape
+    box = Box(
+        left=left * width / wide,
+        upper=top * height / tall,
+        right=min((left + columns) * width / wide, width),
+        lower=min((top + rows) * height / tall, height),
+    )
+    return Placement(box, rows, columns)
