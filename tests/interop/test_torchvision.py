@@ -9,7 +9,10 @@ import pytest
 
 from resnet_jax import create_model
 from resnet_jax.interop import load_pretrained, read_weights, save_pretrained, write_weights
+from resnet_jax.interop.extra_arrays import extra_shapes
+from resnet_jax.interop.families import key_map
 from resnet_jax.interop.formats.safetensors import read_safetensors
+from resnet_jax.interop.weights import network_shapes
 from tests.interop.comparison import compare, difference, evaluate
 from tests.interop.references import library, make_alexnet, make_googlenet, make_vgg
 from tests.interop.small import check_same, random_variables
@@ -116,17 +119,13 @@ def _on_paper(make, **options):
     ],
 )
 def test_names_and_shapes_are_torchvisions(name, theirs, options):
-    from resnet_jax.interop.extra_arrays import extra_shapes
-    from resnet_jax.interop.families import key_map
-    from resnet_jax.interop.weights import network_shapes
-
     network = create_model(name)
     shapes = network_shapes(network, 3)
     key = key_map(type(network), "torchvision").key
     ours = {
-        theirs.name: theirs.their_shape(shape)
+        mapped.name: mapped.their_shape(shape)
         for our_name, shape in {**shapes, **extra_shapes(shapes)}.items()
-        if (theirs := key(network, our_name)) is not None
+        if (mapped := key(network, our_name)) is not None
     }
     state = _on_paper(getattr(library("torchvision").models, theirs), **options)
     assert ours == {key: tuple(value.shape) for key, value in state.items()}
