@@ -133,8 +133,8 @@ def save_pretrained(
       variables: Its `params` and, if it has any, `batch_stats`.
       destination: A file `NAME.safetensors`, which torch's `load_state_dict` takes once
         `safetensors.torch.load_file` has read it; or a folder to be made, with the configs from
-        which timm and transformers make the network; `NAME.h5` for Keras, `NAME.caffemodel` (or a
-        folder) for Caffe.
+        which timm and transformers make the network; `NAME.h5` for Keras, whose `load_weights`
+        takes it; `NAME.caffemodel` for Caffe, or a folder with one and the mean image.
       to: The library, or "resnet_jax" for our own names.
       preprocessing: How images are prepared; by default as is usual for ImageNet, or, for images of
         other than 3 channels, resized and cropped only.

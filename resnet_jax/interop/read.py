@@ -48,23 +48,9 @@ def read_weights(
     preprocessing: Preprocessing | None = None,
     **options: Any,
 ) -> Weights:
-    """Returns the network that a file's arrays belong to, and the arrays.
+    """Returns the network that a file's arrays belong to, and all arrays in the types of the file.
 
-    The dialect and the fields that arrays show are recognised by names and shapes. Arrays do not
-    show where the stride and the padding of the max-pool are: these come from the metadata of files
-    that were written here and from the configs of Hugging Face and Keras, else from the library's
-    usual form.
-
-    Args:
-      source: As in `load_pretrained`.
-      dialect: The library that named the arrays; by default it is recognised.
-      preprocessing: How images are prepared; by default as the source says, or as is usual with
-        the dialect.
-      **options: Fields of the network, which override the recognised ones.
-
-    Raises:
-      InputError: There is no such source, it cannot be read, or the arrays belong to no network
-        here; the message has the first names and shapes that differ.
+    Arguments and errors are those of `load_pretrained`.
     """
     try:
         contents = read_source(source)

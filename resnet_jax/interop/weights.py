@@ -95,11 +95,7 @@ def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
 
 @functools.lru_cache(maxsize=64)
 def network_shapes(network: nn.Module, channels: int) -> Shapes:
-    """Returns the shape of each array of a network, by our name.
-
-    Args:
-      network: The network.
-      channels: Channels of its images.
+    """Returns the shape of each array of a network for images of so many channels, by our name.
 
     Raises:
       InputError: The network is none of those here, or cannot be made.
@@ -121,12 +117,8 @@ def network_shapes(network: nn.Module, channels: int) -> Shapes:
 def image_channels(network: nn.Module, shapes: Shapes) -> int:
     """Returns the channels of a network's images: 3 unless its arrays show another number.
 
-    An array whose shape depends on the channels is found by comparing the network for images of
-    three channels with the one for grey images.
-
-    Args:
-      network: The network.
-      shapes: Shapes of its arrays by our name.
+    The shapes that depend on the channels are those that differ between the network for colour
+    images and the one for grey images.
 
     Raises:
       InputError: The network is none of those here, or cannot be made.
@@ -180,11 +172,8 @@ def check_fit(key: Callable[[str], Key | None], shapes: Shapes, expected: Shapes
 def check_types(arrays: Mapping[str, np.ndarray]) -> None:
     """Refuses learned arrays that are not floating-point numbers, and counts that are not integers.
 
-    Args:
-      arrays: The arrays by our name.
-
     Raises:
-      InputError: There is one.
+      InputError: One of the arrays, by our names, is of another type.
     """
     for name, array in arrays.items():
         kind = jnp.integer if name.startswith("batches_tracked/") else jnp.floating

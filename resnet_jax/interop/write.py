@@ -44,13 +44,9 @@ def write_weights(
 
     Args:
       weights: The network.
-      destination: A file `NAME.safetensors`, or a folder to be made, with `model.safetensors` and
-        the configs from which timm and transformers make the network; `NAME.h5` for Keras, whose
-        `load_weights` takes it; `NAME.caffemodel` for Caffe, or a folder with one and the mean
-        image.
+      destination: See `save_pretrained`.
       dialect: The library, or "resnet_jax" for our own names.
-      force: Write it although the library's network differs. Its own network takes the arrays if
-        names and shapes are the same, but computes something else.
+      force: Write it although the library's network would compute something else with it.
 
     Raises:
       InputError: There is something at the destination, or it is not such a file; there is no such

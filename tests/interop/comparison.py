@@ -41,7 +41,7 @@ def compare(module, pretrained, dialect, *, pixels=64, batch=4):
     close to zero that float32's last bit decides whether they have a gradient, and so torch's
     float32 differs from torch's float64 by percents of a gradient of ResNet-50.
 
-    Afterwards the module is float64, and its running statistics have moved.
+    Afterwards the module is float64, with other running statistics.
     """
     rng = np.random.default_rng(1)
     images = rng.normal(size=(batch, pixels, pixels, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Files that are to be refused."""
+"""The check that a file is refused in a sentence, with little memory."""
 
 import tracemalloc
 
@@ -13,7 +13,7 @@ def refused(path, message, *, most=None):
 
     Args:
       path: The file.
-      message: What the sentence has to say.
+      message: Pattern of the sentence.
       most: Bytes that may be allocated; by default ten times those of the file, and 3 MB.
     """
     most = 10 * path.stat().st_size + 3e6 if most is None else most

@@ -203,7 +203,7 @@ def change(blobs, layer, number, array):
         ({}, "cannot be read as a caffemodel: it has no layer with numbers"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, blobs, message):
+def test_blobs_that_do_not_fit_are_refused(tmp_path, blobs, message):
     with pytest.raises(InputError, match=message):
         load_pretrained(write(tmp_path, blobs))
 
@@ -214,10 +214,14 @@ def test_what_does_not_fit_is_refused(tmp_path, blobs, message):
         (small_network(), "a.caffemodel", r"it has stride_on '1x1' for '3x3', pool_padding \(0, 1"),
         (small_network(ResidualBlock), "a.caffemodel", "caffe has residual networks of bottlenec"),
         (small_network(**FORM), "a.h5", "give NAME.caffemodel, or a folder"),
-        (create_model("alexnet"), "a.caffemodel", "caffe has no network of the kind AlexNet"),
+        (
+            create_model("alexnet", filters=(4, 6, 8, 8, 6), hidden_units=3),
+            "a.caffemodel",
+            "caffe has no network of the kind AlexNet",
+        ),
     ],
 )
-def test_what_he_did_not_publish_is_not_written(tmp_path, network, name, message):
+def test_networks_that_caffe_does_not_have_are_not_written(tmp_path, network, name, message):
     with pytest.raises(InputError, match=message):
         save_pretrained(network, random_variables(network), tmp_path / name, to="caffe")
     assert not list(tmp_path.iterdir())

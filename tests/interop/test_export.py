@@ -58,7 +58,7 @@ def test_every_family_is_exported_here():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_what_was_exported_equals_the_network(name, tmp_path):
+def test_a_program_equals_the_network(name, tmp_path):
     model, variables, shape = initialised(name)
     path = tmp_path / "network.stablehlo"
     path.write_bytes(export.export_stablehlo(model, variables, shape))
@@ -122,7 +122,7 @@ def test_a_run_and_weights_are_exported_from_the_command_line(tmp_path, capsys):
     }
 
 
-def test_what_cannot_be_exported_is_refused(network):
+def test_networks_that_cannot_be_exported_are_refused(network):
     model, variables, shape = network
     with pytest.raises(InputError, match="no platform 'rocm'; known are cpu, cuda, tpu"):
         export.export_stablehlo(model, variables, shape, platforms=["rocm"])
@@ -139,7 +139,7 @@ def test_what_cannot_be_exported_is_refused(network):
         export.export_stablehlo(lenet, lenet_variables, (28, 28, 1))
 
 
-def test_what_was_not_exported_is_refused(network, tmp_path):
+def test_other_files_are_refused(network, tmp_path):
     with pytest.raises(InputError, match="nothing cannot be read"):
         export.load_exported(tmp_path / "nothing")
     model, variables, shape = network

@@ -98,7 +98,7 @@ def datatype(file, elsewhere):
         (datatype, "more is no array"),
     ],
 )
-def test_what_reaches_beyond_the_file_is_refused(tmp_path, good, change, message):
+def test_contents_beyond_the_file_are_refused(tmp_path, good, change, message):
     elsewhere = tmp_path / "elsewhere.h5"
     with h5py.File(elsewhere, "w") as file:
         file["secret"] = np.ones(4, np.float32)
@@ -233,7 +233,7 @@ def test_a_layer_that_is_there_twice_is_refused(tmp_path, good):
     refused(good, "the layer 'conv1_conv' is there twice")
 
 
-def test_without_h5py_it_is_said_what_to_install(tmp_path, good, monkeypatch):
+def test_without_h5py_the_message_says_how_to_install_it(tmp_path, good, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     refused(good, r"h5py has to be installed: pip install 'resnet_jax\[keras\]'$")
     network = small_network(**FORM)

@@ -60,7 +60,7 @@ def test_a_network_equals_keras_in_both_modes(depth, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.keras", "a.weights.h5"])
-def test_what_keras_saves_comes_back(tmp_path, name):
+def test_files_of_keras_come_back(tmp_path, name):
     """Bit for bit, the biases too, and Keras takes what is written here."""
     network = small()
     save = network.save_weights if name.endswith(".weights.h5") else network.save
@@ -104,7 +104,7 @@ def test_layers_are_in_the_order_of_keras(depth):
     assert list(keras_layers(create_model(f"resnet{depth}"))) == theirs
 
 
-def test_biases_are_folded_where_nobody_has_a_place_for_them(tmp_path):
+def test_biases_are_folded_for_libraries_that_have_none(tmp_path):
     small().save(tmp_path / "a.h5")
     weights, found = read_weights(tmp_path / "a.h5"), load_pretrained(tmp_path / "a.h5")
     write_weights(weights, tmp_path / "a.safetensors", "huggingface", force=True)
@@ -128,13 +128,13 @@ def test_biases_are_folded_where_nobody_has_a_place_for_them(tmp_path):
         (create_model("vgg11", width=2, hidden_units=3), "a.h5", "keras has no network of the kin"),
     ],
 )
-def test_what_keras_does_not_have_is_not_written(tmp_path, network, name, message):
+def test_networks_that_keras_does_not_have_are_not_written(tmp_path, network, name, message):
     with pytest.raises(InputError, match=message):
         save_pretrained(network, random_variables(network), tmp_path / name, to="keras")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_missing_has_the_names_of_keras(tmp_path):
+def test_missing_arrays_are_named_as_in_keras(tmp_path):
     h5py, path = pytest.importorskip("h5py"), tmp_path / "a.h5"
     network = small_network(**FORM)
     save_pretrained(network, random_variables(network), path, to="keras")

@@ -1,4 +1,4 @@
-"""What the configs of other libraries say of images, and of networks."""
+"""Preprocessing and forms of networks from the configs of other libraries."""
 
 import json
 
@@ -29,7 +29,7 @@ def folder(path, network, dialect, **files):
         (create_model("lenet5"), 1, Preprocessing(32, 37, mean=(0.0,), std=(1.0,))),
     ],
 )
-def test_what_is_usual_fits_the_network(tmp_path, network, channels, usual):
+def test_the_usual_preprocessing_fits_the_network(tmp_path, network, channels, usual):
     variables, path = random_variables(network, channels), tmp_path / "a.safetensors"
     save_pretrained(network, variables, path, to="resnet_jax")
     found = load_pretrained(path)
@@ -91,7 +91,7 @@ NUMBERS = ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
         ("huggingface", {"config": {}}, Preprocessing(224, 256, "bilinear")),
     ],
 )
-def test_preprocessing_is_what_the_folder_says(tmp_path, dialect, files, expected):
+def test_preprocessing_is_read_from_the_folder(tmp_path, dialect, files, expected):
     found = load_pretrained(folder(tmp_path / "a", small_network(), dialect, **files))
     assert found.preprocessing == expected
     statistics = found.preprocessing.statistics()
@@ -114,7 +114,7 @@ def test_torchvisions_second_weights_are_known_by_their_names(tmp_path, name, re
     assert load_pretrained(path).preprocessing == Preprocessing(resize=resize)
 
 
-def test_torchvisions_names_and_preprocessing_are_those_that_it_gives():
+def test_torchvisions_names_and_preprocessing_are_its_own():
     models = library("torchvision").models
     for depth in DEPTHS:
         for weights in getattr(models, f"ResNet{depth}_Weights"):
@@ -128,7 +128,7 @@ def test_torchvisions_names_and_preprocessing_are_those_that_it_gives():
             assert (tuple(found.mean), tuple(found.std)) == (expected.mean, expected.std)
 
 
-def test_hugging_faces_config_says_where_the_stride_is(tmp_path):
+def test_hugging_faces_config_decides_on_the_stride(tmp_path):
     for first, stride_on in ((True, "1x1"), (False, "3x3")):
         config = {"downsample_in_bottleneck": first}
         path = folder(tmp_path / stride_on, small_network(), "huggingface", config=config)

@@ -1,4 +1,4 @@
-"""What is recognised in a file, and what is refused."""
+"""Recognition of the network in a file, and refusal of arrays that fit none."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_the_form_is_recognised(tmp_path, dialect, fields):
     assert load_pretrained(path, dialect=dialect).network == network
 
 
-def test_options_come_before_what_is_recognised(tmp_path):
+def test_options_override_what_is_recognised(tmp_path):
     path = write(tmp_path / "a.safetensors", small_network())
     given = {"stride_on": "1x1", "pool_padding": (0, 1), "bn_group_size": 4}
     preprocessing = Preprocessing(64, 72)
@@ -124,7 +124,7 @@ FIRST = "layer1.0.conv1.weight"
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_first_differences(tmp_path, change, message):
+def test_arrays_that_do_not_fit_are_refused_with_the_first_differences(tmp_path, change, message):
     path = write(tmp_path / "a.safetensors", small_network(), change=change)
     with pytest.raises(InputError, match=message) as raised:
         load_pretrained(path)
@@ -158,7 +158,7 @@ def test_a_tower_of_stages_is_not_climbed(tmp_path):
         ({"std": [0.0, 0.0, 0.0]}, "the metadata describes no preprocessing"),
     ],
 )
-def test_metadata_that_are_no_network_are_refused(tmp_path, entry, message):
+def test_metadata_of_other_values_are_refused(tmp_path, entry, message):
     path = tmp_path / "a.safetensors"
     save_pretrained(small_network(), random_variables(small_network()), path, to="torchvision")
     arrays, metadata = read_safetensors(path)

@@ -11,7 +11,6 @@ from resnet_jax.interop import load_pretrained
 from tests.interop.comparison import compare
 from tests.interop.references import DEPTHS, library, make
 
-FAST = {("torchvision", 18, "3x3")}
 NETWORKS = [
     *(("torchvision", depth, "3x3") for depth in DEPTHS),
     *(("timm", depth, "3x3") for depth in DEPTHS),
@@ -35,8 +34,9 @@ def write(name, module, folder):
 
 @pytest.mark.parametrize(
     ("name", "depth", "stride_on"),
-    [pytest.param(*n, marks=[] if n in FAST else pytest.mark.slow) for n in NETWORKS],
+    NETWORKS,
 )
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_network_equals_its_reference_in_both_modes(name, depth, stride_on, tmp_path):
     module = make(name, depth, stride_on=stride_on)
@@ -44,20 +44,22 @@ def test_a_network_equals_its_reference_in_both_modes(name, depth, stride_on, tm
     same = {"stride_on": stride_on, "pool_padding": (1, 1)}
     assert pretrained.network == create_model(f"resnet{depth}", **same)
 
-    # Stages of 10, 5, 3 and 2 pixels: odd sizes are where paddings show.
-    fast = (name, depth, stride_on) in FAST
-    found = compare(module, pretrained, name, pixels=40 if fast else 64)
+    found = compare(module, pretrained, name)
     numbers = "  ".join(f"{field} {value:.1e}" for field, value in found._asdict().items())
     print(f"\n{name:12}  {depth:3}  stride on {stride_on}  {numbers}")
     check(found)
 
 
-@pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
+@pytest.mark.parametrize(
+    ("depth", "stride_on"), [(18, "3x3"), (50, "1x1"), (50, "3x3")], ids=["basic", "v1", "v1.5"]
+)
 @pytest.mark.filterwarnings("default")
-def test_a_small_network_of_bottlenecks_equals_its_reference(stride_on, tmp_path):
-    small = {"depths": (2, 1, 2), "hidden_sizes": (32, 64, 128), "embedding_size": 8}
-    module = make("huggingface", 50, stride_on=stride_on, num_labels=10, **small)
+def test_a_small_network_equals_its_reference(depth, stride_on, tmp_path):
+    small = {"depths": (2, 1), "embedding_size": 8, "num_labels": 10}
+    small["hidden_sizes"] = (8, 16) if depth == 18 else (32, 64)
+    module = make("huggingface", depth, stride_on=stride_on, **small)
     pretrained = load_pretrained(write("huggingface", module, tmp_path))
+    # Stages of 10 and 5 pixels: odd sizes are where paddings show.
     check(compare(module, pretrained, "huggingface", pixels=40))
 
 
@@ -67,7 +69,7 @@ def check(found):
 
 
 @pytest.mark.slow
-def test_what_a_wrong_form_would_differ_by(tmp_path):
+def test_a_wrong_form_is_noticed(tmp_path):
     """The comparison is not blind: each invisible field moves it by percents."""
     module = make("huggingface", 50, stride_on="1x1")
     path = write("huggingface", module, tmp_path)

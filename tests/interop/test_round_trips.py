@@ -1,4 +1,4 @@
-"""What goes through other libraries' names comes back bit for bit."""
+"""Round trips through other libraries' names, bit for bit."""
 
 import jax
 import jax.numpy as jnp
@@ -185,7 +185,7 @@ def test_torchvision_timm_and_transformers_take_what_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["timm", "huggingface"])
-def test_a_folder_comes_back_without_what_our_metadata_say(tmp_path, to):
+def test_a_folder_comes_back_without_our_metadata(tmp_path, to):
     network = create_model("resnet18_v1_5", num_classes=2)
     folder = tmp_path / "a"
     variables = random_variables(network)

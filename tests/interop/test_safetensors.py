@@ -30,7 +30,7 @@ def test_arrays_of_all_kinds_and_strings_come_back(tmp_path):
     assert read_safetensors(tmp_path / "b.safetensors")[1] == {}
 
 
-def test_an_object_store_is_as_good_as_a_disk(object_store):
+def test_an_object_store_is_read_and_written(object_store):
     arrays = {"a": np.ones(2, np.float32)}
     write_safetensors(object_store / "a.safetensors", arrays, {})
     np.testing.assert_array_equal(read_safetensors(object_store / "a.safetensors")[0]["a"], 1)

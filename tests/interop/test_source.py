@@ -1,4 +1,4 @@
-"""Places where weights are, or are not."""
+"""Sources of weights: files, folders, the hub, an object store."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from resnet_jax.interop.formats.safetensors import read_safetensors, write_safet
 from tests.interop.small import random_variables, small_network, write
 
 
-def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
+def test_a_missing_source_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"there is no file or folder .*nothing.pth"):
         load_pretrained(tmp_path / "nothing.pth")
     with pytest.raises(InputError, match=r"has no model.safetensors or pytorch_model.bin"):
@@ -40,13 +40,13 @@ def test_a_file_of_another_kind_is_not_taken_for_safetensors(tmp_path, name, con
     assert load_pretrained(tmp_path / name).network == small_network()
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(InputError, match=r"model.safetensors cannot be read: .*Is a directory"):
         load_pretrained(tmp_path)
 
 
-def test_a_store_that_nobody_knows_is_refused():
+def test_an_unknown_store_is_refused():
     network, url = small_network(), "https://example.org/a.safetensors"
     with pytest.raises(InputError, match=r"^https://example.org/a.safetensors is in no store that"):
         load_pretrained(url)
@@ -54,7 +54,7 @@ def test_a_store_that_nobody_knows_is_refused():
         save_pretrained(network, random_variables(network), url, to="torchvision")
 
 
-def test_the_words_of_a_file_are_fit_for_a_terminal(tmp_path):
+def test_messages_are_fit_for_a_terminal(tmp_path):
     path = tmp_path / "a.safetensors"
     wrong = {"a\x1b[2J": np.zeros((2, 0), np.float32)}
     write_safetensors(path, wrong, {})
@@ -98,7 +98,7 @@ def test_a_repository_of_the_hub_is_a_folder(tmp_path, monkeypatch, weights):
         load_pretrained("owner/other")
 
 
-def test_an_object_store_is_as_good_as_a_disk(object_store):
+def test_an_object_store_is_read_and_written(object_store):
     network = small_network()
     folder = object_store / "a"
     save_pretrained(network, random_variables(network), folder, to="huggingface")

@@ -84,7 +84,7 @@ def test_googlenet_equals_torchvisions(auxiliary, tmp_path):
     check("googlenet_bn", compare(module, pretrained, "torchvision", pixels=64))
 
 
-def test_transform_input_is_said_by_the_preprocessing(tmp_path):
+def test_transform_input_is_part_of_the_preprocessing(tmp_path):
     """The published weights of GoogLeNet, known by their name, want another input."""
     torch = library("torch")
     module = make_googlenet(aux_logits=False, transform_input=True)

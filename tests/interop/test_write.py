@@ -1,4 +1,4 @@
-"""Networks that others do not have."""
+"""Refusal of networks that another library does not have."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_networks_that_others_do_not_have_are_not_written(tmp_path, change, mess
     assert load_pretrained(tmp_path / "ours").network == network
 
 
-def test_where_the_stride_is_does_not_matter_where_it_can_be_said_or_is_one(tmp_path):
+def test_the_stride_does_not_matter_where_a_config_has_it_or_it_has_no_effect(tmp_path):
     first = small_network(stride_on="1x1")
     save_pretrained(first, random_variables(first), tmp_path / "a", to="huggingface")
     assert load_pretrained(tmp_path / "a").network == first

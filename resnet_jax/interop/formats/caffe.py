@@ -43,10 +43,7 @@ _TYPES = {"res": "Convolution", "conv": "Convolution", "bn": "BatchNorm", "scale
 
 
 def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the blobs of the layers of a net that have any, and the net's name.
-
-    Args:
-      path: A `.caffemodel`.
+    """Returns the blobs of a `.caffemodel`, and the net's name.
 
     Raises:
       InputError: It is not such a file, or is damaged; the package `protobuf` is not installed.
@@ -74,10 +71,7 @@ def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
 
 
 def read_mean_image(path: epath.PathLike) -> Float32[np.ndarray, "h w 3"]:
-    """Returns a mean image in RGB, of images of 0 to 255.
-
-    Args:
-      path: A `.binaryproto`, which has it in BGR.
+    """Returns the mean image of a `.binaryproto`, of images of 0 to 255, in RGB (there in BGR).
 
     Raises:
       InputError: It is not such a file, or is damaged; the package `protobuf` is not installed.

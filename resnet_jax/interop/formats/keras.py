@@ -54,10 +54,7 @@ class KerasModel(NamedTuple):
 
 
 def read_keras(path: epath.PathLike) -> KerasModel:
-    """Returns the arrays of a model, and Keras' config of it.
-
-    Args:
-      path: The file.
+    """Returns the contents of a file.
 
     Raises:
       InputError: It is not such a file, is damaged, or holds more than arrays and their names; or

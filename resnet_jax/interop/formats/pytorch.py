@@ -106,11 +106,7 @@ def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
     The file holds a dict of tensors, as a module's `state_dict()` is, alone or under the key
     "state_dict" or "model" of another dict.
 
-    Args:
-      path: The file.
-
-    Returns:
-      The tensors by name, in the types that they are stored in, read-only.
+    The tensors have the types that they are stored in, and cannot be written to.
 
     Raises:
       InputError: It is not such a file, is damaged, or asks for anything but tensors.

@@ -32,9 +32,6 @@ _DTYPES: Mapping[str, np.dtype] = {
 def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Returns the arrays and the metadata of a file.
 
-    Args:
-      path: The file.
-
     Raises:
       InputError: It is not such a file, or is damaged.
     """
@@ -61,12 +58,6 @@ def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[
 def write_safetensors(
     path: epath.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a file, whole or not at all.
-
-    Args:
-      path: The file.
-      arrays: Arrays by name.
-      metadata: Strings by name.
-    """
+    """Writes arrays and strings by name, the whole file or none."""
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_atomically(path, safetensors.numpy.save(contiguous, dict(metadata)))
