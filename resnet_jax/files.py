@@ -1,4 +1,4 @@
-"""Files that are in order although a process may be killed at any moment."""
+"""Files that stay whole when a process is killed, on a local disk or in an object store."""
 
 import errno
 import fcntl
@@ -27,10 +27,10 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def resolve_path(path: epath.PathLike) -> epath.Path:
-    """Returns a path that someone gave; `~` is their home.
+    """Returns a path as typed by a user, with `~` for the home folder.
 
     Raises:
-      InputError: It is in a store of a kind that is not known, such as `https://...`.
+      InputError: It is in an unknown kind of store, such as `https://...`.
     """
     try:
         return epath.Path(path).expanduser()
@@ -41,10 +41,10 @@ def resolve_path(path: epath.PathLike) -> epath.Path:
 
 
 def write_atomically(path: epath.PathLike, content: bytes) -> None:
-    """Writes a file, durably; until it is whole, whoever reads finds the old one, or none.
+    """Writes a file durably; until it is whole, readers find the old one, or none.
 
-    The folder is made where it is missing. Killed before the end, it leaves `NAME.partial` behind,
-    which the next write of the same file uses up. A file has one writer at a time.
+    The folder is made where it is missing. A process killed before the end leaves `NAME.partial`,
+    which the next write of the same file replaces. A file has one writer at a time.
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,14 @@ def write_atomically(path: epath.PathLike, content: bytes) -> None:
 
 
 def make_durable(path: epath.PathLike) -> None:
-    """Waits until a local file or folder is on the disk; object stores do so by themselves."""
+    """Waits until a local file or folder is on the disk; in an object store it is already."""
     if not is_local(path):
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such call for folders.
+        # Some network file systems cannot sync a folder.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -115,7 +115,7 @@ def check_writable(path: epath.PathLike) -> None:
     """Refuses, before the work, a file that could not be written after it; makes its folder.
 
     Raises:
-      InputError: Neither can the folder be made, or it takes no files.
+      InputError: The folder cannot be made or written to.
     """
     path = epath.Path(path)
     if not is_local(path):
@@ -132,20 +132,19 @@ def check_writable(path: epath.PathLike) -> None:
 class GrowingFile:
     """A file that is appended to.
 
-    What is written is there at once, and outlives the process; after `sync` it outlives the
+    Written bytes are in the file at once and outlive the process; after `sync` they outlive the
     machine. An object store cannot append: there the whole file is written at `sync`.
     """
 
     def __init__(self, path: epath.PathLike) -> None:
-        """Opens the file, after what is in it already, or makes it and its folder."""
+        """Opens the file at its end; makes it and its folder where they are missing."""
         self._path = epath.Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if is_local(self._path):
-            self._file = open(self._path, "ab")  # noqa: SIM115 (`close` closes it)
-        else:
-            self._file = None
-            self._content = self._path.read_bytes() if self._path.exists() else b""
-            self._changed = False
+        self._file = open(self._path, "ab") if is_local(self._path) else None  # noqa: SIM115
+        self._content = b""  # of an object
+        if self._file is None and self._path.exists():
+            self._content = self._path.read_bytes()
+        self._changed = False
 
     def write(self, content: bytes) -> None:
         """Appends to the file."""
@@ -157,19 +156,20 @@ class GrowingFile:
             self._changed = True
 
     def sync(self) -> None:
-        """Makes what was written durable."""
+        """Makes the written bytes durable."""
         if self._file is not None:
-            self._file.flush()  # what there was no room for until now
+            self._file.flush()  # of bytes that the disk had no room for until now
             os.fsync(self._file.fileno())
         elif self._changed:
             write_atomically(self._path, self._content)
             self._changed = False
 
     def close(self) -> None:
-        """Makes what was written durable and closes the file; a second time it does nothing."""
-        try:
-            if self._file is None or not self._file.closed:
+        """Makes the written bytes durable and closes the file; a second call does nothing."""
+        if self._file is None:
+            self.sync()
+        elif not self._file.closed:
+            try:
                 self.sync()
-        finally:
-            if self._file is not None:
+            finally:
                 self._file.close()

@@ -71,7 +71,7 @@ def test_what_is_local(path, local):
     assert is_local(path) is local
 
 
-def test_a_place_is_one_that_can_be_read_and_written():
+def test_an_unknown_kind_of_store_is_refused():
     assert resolve_path("~/a").is_absolute()
     with pytest.raises(InputError, match=r"^https://example.org/a is in no store that can "):
         resolve_path("https://example.org/a")
