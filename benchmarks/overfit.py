@@ -1,11 +1,11 @@
-"""Whether a network learns 100 photos: `python benchmarks/overfit.py --config FILE:NAME --data F`.
+"""Trains a network on 100 photos until it knows them: `overfit.py --config FILE:NAME --data F`.
 
-FILE:NAME is a file of `configs/` and a name of its own, as `train.py` takes them, and F has
-`train/<class>/*`. Images are normalised as the config says, and dropout stays on. What differs:
-there are 100 photos, which are evaluated, too; batches are small, each is one group of batch
-normalisation, and the rate is the config's first in proportion to them, unless another is given; it
-stays as it is; nothing is augmented or decayed. Printed are the loss and the error over all photos,
-as in evaluation, before the first step and after the last, and the time that the steps took.
+FILE:NAME is a file of `configs/` and a name of its own, as for `train.py`, and F has
+`train/<class>/*`. Images are normalised as in the config, and dropout stays on. The 100 photos are
+evaluated, too; batches are small, each is one group of batch normalisation; the rate is constant,
+by default the config's first in proportion to the batch; there is no augmentation and no decay. The
+program prints loss and error over all photos in evaluation, before the first step and after the
+last, and the time of the steps.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def on_photos(config: ConfigDict, folder: str, size: int) -> None:
-    """Lets a config learn photos of a folder, and be evaluated on the same."""
+    """Changes a config to train and evaluate on the same photos of a folder."""
     data = config.data
     data.source, data.path = "folder", folder
     data.train_split = data.eval_split = PHOTOS

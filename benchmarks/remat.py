@@ -1,7 +1,8 @@
-"""Memory of a training step with and without `remat`, as this machine's compiler plans it.
+"""Memory of a training step with and without `remat`, as planned by this machine's compiler.
 
-`python benchmarks/remat.py [resnet50 [IMAGES [PIXELS]]]`. Nothing is run. On a CPU the figures also
-come with XLA's removal of barriers turned off, which makes it undo the rematerialisation there.
+`python benchmarks/remat.py [resnet50 [IMAGES [PIXELS]]]`. The step is compiled and not run. XLA's
+compiler for CPUs removes the barriers of the rematerialisation and so undoes it; there the figures
+are printed with this pass turned off, too.
 """
 
 import functools
@@ -16,7 +17,7 @@ BARRIERS_STAY: dict[str, bool | str] = {"xla_disable_hlo_passes": "cse_barrier_e
 
 
 def temporary_bytes(model, images, options):
-    """Returns the bytes beside arguments and results of the gradients of a training step."""
+    """Returns the bytes that a training step's gradients need beside arguments and results."""
     variables = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), images
     )

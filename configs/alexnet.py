@@ -17,15 +17,15 @@ section 3: the same, 70 epochs, with five fixed crops and without the colours. t
 of 256, weight decay 0.0001, random areas and proportions, divided by 10 after 30 and 60 of 90
 epochs.
 
-What differs: sides of images are in proportion where the network takes 227 pixels for 224.
+Differences: sides of images are in proportion where the network takes 227 pixels for 224.
 AlexNet's crops are of the whole image, not of its central square; the components of its colours are
 those that fb.resnet.torch measured on ImageNet. ZFNet's crops come from anywhere; the norms of its
 filters are not limited, and its weight decay is AlexNet's, since its paper does not say. Caffe's
 replication of AlexNet found that biases that start at 1 gave a flat loss, and started them at 0.1.
 
 Expected (validation error in percent, top-1 and top-5): with 10 crops alexnet 40.7 and 18.2, zfnet
-38.4 and 16.5, zfnet_wide 37.5 and 16.0 (the papers' tables 2); with a single crop, which is what
-the evaluations during training have, alexnet 42.9 and 19.8 (Caffe's replication), and
+38.4 and 16.5, zfnet_wide 37.5 and 16.0 (the papers' tables 2); with a single crop, as in
+the evaluations during training, alexnet 42.9 and 19.8 (Caffe's replication), and
 alexnet_torchvision 43.5 and 20.9 (torchvision). None of it was trained here yet.
 
 Cost: 900k steps of 128 images are 90 epochs, 115 million images of 0.7 (alexnet) or 1.2 (zfnet)

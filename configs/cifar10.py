@@ -14,8 +14,7 @@ Expected (table 6, test error in percent, 64k steps): ResNet-20 8.75, 32 7.51, 4
 only: 20, 32, 44 and 56 layers are worse the deeper they are, in training error too, and 110 layers
 stay above 60%.
 
-Cost: 64k steps of 128 images see the data 164 times. On a 2-core CPU ResNet-20 takes hours (see the
-README for what was measured).
+Cost: 64k steps of 128 images see the data 164 times. On a 2-core CPU ResNet-20 takes hours.
 """
 
 from ml_collections import ConfigDict

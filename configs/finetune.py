@@ -1,4 +1,4 @@
-r"""Fine-tuning on a folder of photos, from a run of one's own or from weights of others.
+r"""Fine-tuning on a folder of photos, from another run or from published weights.
 
     python train.py --workdir W --config configs/finetune.py:resnet50_v1_5 \
         --config.init.source=resnet50.safetensors --config.data.path=root
@@ -9,19 +9,19 @@ timm and Hugging Face are of `resnet18_v1_5` to `resnet152_v1_5`, and torchvisio
 `resnet50`, `resnet101` and `resnet152`, and Keras' want `--config.model.pool_padding="(1,1)"` and
 `--config.model.bn_epsilon=1.001e-5` besides.
 
-The source is another run's workdir, or whatever `resnet_jax.interop.load_pretrained` takes: a file
+The source is another run's workdir, or a source of `resnet_jax.load_pretrained`: a file
 of safetensors, PyTorch (`.pth`), Keras (`.h5`, `.keras`) or Caffe (`.caffemodel`), a folder with
 one, or an id of the hub.
 
 Data: `root/{train,val}/<class>/*`, JPEG or PNG.
 
-The head starts anew and everything is trained, with a tenth of the rate that one would start from
-nothing with. To keep the first stages as they are, their batch normalisation too:
+The head starts anew and all parameters are trained, with a tenth of the rate for training from
+scratch. To keep the first stages as they are, their batch normalisation too:
 `--config.init.freeze="('stem','stage1','stage2')"`.
 
 Expected: depends on the data. As a check of the method: a `cifar_resnet8` that was trained on five
-classes of CIFAR-10 and fine-tuned on the other five is better than one that had the same steps from
-nothing (see the README for the figures).
+classes of CIFAR-10 and fine-tuned on the other five is better than one with the same steps from
+scratch (see the README for the figures).
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +34,7 @@ def get_config(name: str = "resnet50_v1_5") -> ConfigDict:
     """Returns the config of a network.
 
     Raises:
-      InputError: There is no network of this name.
+      InputError: The name is unknown.
     """
     config = base_config()
     config.model.name = name

@@ -9,7 +9,7 @@ Data: ImageNet 2012 as tfds has it. Prepare it once with
 `root/{train,validation}/<class>/*` with `--config.data.source=folder --config.data.path=root`.
 
 The recipes: Szegedy et al. (arXiv 1409.4842), section 6: momentum 0.9, a rate that is reduced by 4%
-every 8 epochs, crops of 8% to 100% of the area, auxiliary losses weighted 0.3. What it leaves open
+every 8 epochs, crops of 8% to 100% of the area, auxiliary losses weighted 0.3. The rest
 is that of Caffe's replication (`bvlc_googlenet`): batches of 32, a first rate of 0.01, weight decay
 0.0002, 250 epochs, images of 0 to 255 whose mean colour is subtracted. Ioffe, Szegedy (arXiv
 1502.03167), section 4.2, the network BN-x30: a first rate of 0.045 that is reduced six times as
@@ -17,7 +17,7 @@ often, a fifth of the weight decay, no dropout, 6 million steps of 32 images, th
 normalisation from each 32. googlenet_bn has that too, since torchvision's weights were converted,
 and its recipe is not known.
 
-What differs: batches are synchronous, where the papers' replicas were not; there is no random
+Differences: batches are synchronous, where the papers' replicas were not; there is no random
 colour, and no average of the parameters over time. `--config.schedule.name=cosine` with
 `--config.total_steps=2400000` is near Caffe's faster schedule for googlenet (its rate falls with
 the square root of the steps that are left).

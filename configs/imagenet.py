@@ -14,11 +14,11 @@ smaller copy of either (`--shorter_side 480` is the largest that the paper's cro
 
 Expected (10-crop validation error in percent, top-1): plain18 27.94, plain34 28.54, resnet18_A
 27.88, resnet34_A 25.03, _B 24.52, _C 24.19, resnet50 22.85, 101 21.75, 152 21.43. With a single
-crop, which is what the evaluations during training have, He's released models have 24.7 (50), 23.6
+crop, as in the evaluations during training, He's released models have 24.7 (50), 23.6
 (101) and 23.0 (152), and Goyal et al. 23.7 with large batches. None of it was trained here yet.
 
 Cost: 600k steps of 256 images are 120 epochs, 154 million images; 90 epochs are 115 million.
-It was not timed here; `--config.dtype=bfloat16` is what accelerators are made for. With another
+It was not timed here; use `--config.dtype=bfloat16` on accelerators. With another
 `--config.batch_size` the learning rate changes in proportion, unless it is given.
 """
 

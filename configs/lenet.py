@@ -39,7 +39,7 @@ def get_config(name: str = "lenet5") -> ConfigDict:
     config.data.image_size = 32
     config.data.augment = "pad_crop"
     config.data.padding = 1
-    config.data.mean = "none"  # so that what is padded is background, 0 as the background itself
+    config.data.mean = "none"  # so that the padding of 0 is background
 
     config.batch_size = 64
     config.eval_batch_size = 1000

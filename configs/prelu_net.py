@@ -13,7 +13,7 @@ decay 0.0005 on all but the slopes, rates of 0.01, 0.001 and 0.0001, switched wh
 plateaus, about 80 epochs; crops of 224 pixels of images of random size, mirrored, in random
 colours; the mean image is subtracted, and nothing is divided by.
 
-What differs: the shorter side is drawn from 256 to 480, not to 512; biases are not decayed either.
+Differences: the shorter side is drawn from 256 to 480, not to 512; biases are not decayed either.
 
 Expected (10-crop validation error in percent, top-1 and top-5): prelu_net_c 24.27 and 7.38 (table 3
 of the residual networks' paper). None of it was trained here yet.

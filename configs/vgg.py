@@ -14,13 +14,13 @@ improving, 370k iterations (74 epochs); crops of 224 pixels of images of random 
 random colours; the mean colour is subtracted. With batch normalisation torchvision's: weight decay
 0.0001, random areas and proportions, divided by 10 after 30 and 60 of 90 epochs.
 
-What differs: the shorter side is drawn from 256 to 480, not to 512, and from the start, where the
+Differences: the shorter side is drawn from 256 to 480, not to 512, and from the start, where the
 paper begins with networks trained at 384; all depths start at random, as in He et al. 2015, and so
 images are divided by their standard deviation; the paper starts from the layers of vgg11.
 
 Expected (validation error in percent, top-1 and top-5): by the paper's table 3, evaluated densely
 at a side of 384, vgg16 25.6 and 8.1, vgg19 25.5 and 8.0; vgg11 29.6 and 10.4, vgg13 28.7 and 9.9
-for sides of 256. With a single crop, which is what the evaluations during training have,
+for sides of 256. With a single crop, as in the evaluations during training,
 torchvision's weights have top-1 31.0, 30.1, 28.4, 27.6, and with batch normalisation 29.6, 28.4,
 26.6, 25.8. None of it was trained here yet.
 

@@ -89,7 +89,7 @@ def base_config() -> ConfigDict:
     config.data.image_size = 224  # pixels
     config.data.eval_resize = placeholder(int)  # of the shorter side before the crop; None: no crop
     config.data.interpolation = "bilinear"  # or "bicubic"
-    config.data.in_memory = True  # decoded once; False: anew each time, with random crops if wanted
+    config.data.in_memory = True  # decoded once; False: each time, as random crops need
     config.data.workers = placeholder(int)  # threads that decode; None: as many as cores
     # Of the training examples, the share that may be unreadable (and ten besides).
     config.data.max_bad_share = 1e-3
@@ -100,9 +100,9 @@ def base_config() -> ConfigDict:
     # ImageNet ("pca_imagenet"); or "none".
     config.data.color = "none"
     config.data.color_std = 0.1  # of the coefficients of the components
-    config.data.mean = "pixel"  # what is subtracted: the mean image ("pixel"), "channel" or "none"
-    config.data.std = "channel"  # what is divided by: "channel" or "none"
-    config.data.statistics_examples = placeholder(int)  # that both are measured on; None: all
+    config.data.mean = "pixel"  # subtracted: the mean image ("pixel"), "channel" or "none"
+    config.data.std = "channel"  # divided by: "channel" or "none"
+    config.data.statistics_examples = placeholder(int)  # for mean and std; None: all
 
     config.batch_size = 256  # images of a step, over all devices
     config.eval_batch_size = placeholder(int)  # None: batch_size
@@ -135,7 +135,7 @@ def base_config() -> ConfigDict:
     config.keep_best = 1
     config.prefetch = 2  # batches read ahead
     config.parallel = "pmap"  # or "shard_map"
-    config.compilation_cache = placeholder(str)  # a folder of one's own: compiled programs
+    config.compilation_cache = placeholder(str)  # a private folder for compiled programs
     config.profile = placeholder(tuple)  # first and last step of a profile, for TensorBoard
     return config
 

@@ -42,7 +42,7 @@ class AlexNet(nn.Module):
     hidden layers, and else at 0 (section 5 of the paper).
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     num_classes: int = 1000

@@ -57,7 +57,7 @@ class Shortcut(nn.Module):
       dtype: Type of the arithmetic.
 
     Raises:
-      InputError: There is no such kind, or it cannot give this number of channels.
+      InputError: The kind is unknown, or it cannot give this number of channels.
     """
 
     filters: int
@@ -96,7 +96,7 @@ class ResidualBlock(nn.Module):
       shortcut: Kind of the branch, see `Shortcut`; `None` makes the block a plain one.
       zero_init_residual: Start the last scale at zero, so that the block starts as its shortcut
         (Goyal et al., arXiv 1706.02677, section 5.1).
-      stride_on: For the sake of `BottleneckBlock`; there is no 1x1 convolution here.
+      stride_on: Ignored: this block does not have a 1x1 convolution, as `BottleneckBlock` does.
       dilation: Distance of the pixels that a 3x3 convolution reads.
       first_dilation: The same for the first convolution alone, if it is another one, see
         `ResNet.output_stride`.
@@ -145,7 +145,7 @@ class BottleneckBlock(nn.Module):
       dtype: Type of the arithmetic.
 
     Raises:
-      InputError: There is no such `stride_on`.
+      InputError: `stride_on` is unknown.
     """
 
     expansion = 4

@@ -70,7 +70,7 @@ class BNInception(nn.Module):
     """GoogLeNet with batch normalisation, and with two 3x3 convolutions for each 5x5.
 
     Submodules are `conv1`, `conv2_reduce`, `conv2`, `inception3a` to `inception5b`, and `head`.
-    Images of any size will do.
+    Images may have any size.
 
     Variants by name (`resnet_jax.create_model`):
       bn_inception: the paper's; 11,278,528 parameters, and 11,285,224 with `separable_stem=False`.
@@ -93,7 +93,7 @@ class BNInception(nn.Module):
     et al. 2015. Poolings round the number of windows up.
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     num_classes: int = 1000
@@ -135,8 +135,8 @@ class BNInception(nn.Module):
             module = BNInceptionModule(filters, pool, unit, name=f"inception{name}")
             x = module(x, train=train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        still = not train or self.is_initializing()
-        x = nn.Dropout(self.dropout_rate, deterministic=still, name="dropout")(x)
+        deterministic = not train or self.is_initializing()
+        x = nn.Dropout(self.dropout_rate, deterministic=deterministic, name="dropout")(x)
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
 
     def fully_convolutional(

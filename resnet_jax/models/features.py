@@ -18,21 +18,21 @@ def features(
 ) -> dict[str, Float[Array, "n ..."]]:
     """Returns the outputs of named submodules, with batch normalisation as in evaluation.
 
-    Under `jax.jit` nothing is computed that they do not need, the head for example. In training,
-    where batch statistics are to move too, ask `model.apply(..., train=True,
+    Under `jax.jit` only their own inputs are computed, not the head for example. For training that
+    updates batch statistics, call `model.apply(..., train=True,
     mutable=["batch_stats", "intermediates"])` instead, see `ResNet`.
 
     Args:
       model: Any network of the registry, or another whose call takes `train`.
       variables: Its variables, as from `model.init`.
-      images: What it is applied to.
+      images: The images, normalised.
       names: Paths of submodules: "stem", "stage1", ..., or deeper ones as "stage2/block1/conv2".
 
     Returns:
       The outputs by name, in the order of `names`.
 
     Raises:
-      InputError: There is no such submodule.
+      InputError: A submodule is unknown.
     """
     paths = set()
 

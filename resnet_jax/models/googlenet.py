@@ -107,8 +107,8 @@ class AuxiliaryHead(nn.Module):
         x = self.unit(self.filters, 1, name="conv")(adaptive_pool(x, 4), train=train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(self.units, dtype=self.dtype, kernel_init=xavier, name="fc")(x))
-        still = not train or self.is_initializing()
-        x = nn.Dropout(self.dropout_rate, deterministic=still, name="dropout")(x)
+        deterministic = not train or self.is_initializing()
+        x = nn.Dropout(self.dropout_rate, deterministic=deterministic, name="dropout")(x)
         head = nn.Dense(self.num_classes, kernel_init=xavier, name="head")
         logits = head(x.astype(jnp.float32))
         if not self.is_initializing():  # init returns parameters and statistics alone
@@ -132,7 +132,7 @@ class GoogLeNet(nn.Module):
       form: "paper": biases, and local response normalisation (with AlexNet's constants; the paper
         says only where it is). "torchvision": batch normalisation, 3x3 kernels in the "5x5"
         branches, a last max-pool of 2x2, and auxiliary heads that pool into 4x4 cells.
-      auxiliary_heads: Have them.
+      auxiliary_heads: Whether the network has auxiliary heads.
       auxiliary_units: Units of their hidden layers.
       dropout_rate: Share of the head's inputs that is dropped in training.
       auxiliary_dropout_rate: The same in the auxiliary heads.
@@ -142,12 +142,12 @@ class GoogLeNet(nn.Module):
       bn_group_size: Images that share statistics, see `BatchNorm`.
       bn_axis_name: Mapped axis over which such groups may span replicas.
 
-    The paper does not say how it starts. Here kernels do as in Caffe's replication (uniformly with
-    variance 1 / fan-in), and biases of convolutions at 0.2; before batch normalisation kernels
+    The paper leaves the initialisation open. Kernels start as in Caffe's replication (uniformly
+    with variance 1 / fan-in) and biases of convolutions at 0.2; before batch normalisation kernels
     start as in He et al. 2015.
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     num_classes: int = 1000
@@ -199,8 +199,8 @@ class GoogLeNet(nn.Module):
             if name in ("3b", "4e"):
                 x = _pool(x, 3 if paper or name == "3b" else 2)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        still = not train or self.is_initializing()
-        x = nn.Dropout(self.dropout_rate, deterministic=still, name="dropout")(x)
+        deterministic = not train or self.is_initializing()
+        x = nn.Dropout(self.dropout_rate, deterministic=deterministic, name="dropout")(x)
         return nn.Dense(self.num_classes, kernel_init=xavier, name="head")(x)
 
     def fully_convolutional(

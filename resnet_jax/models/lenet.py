@@ -161,7 +161,7 @@ class LeNet5(nn.Module):
       dtype: Type of the arithmetic; parameters, outputs and logits are float32.
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     num_classes: int = 10

@@ -16,7 +16,7 @@ GroupSize = int | Literal["global"] | None
 
 
 class Normalised(Protocol):
-    """A network that says in its fields how it normalises, see `BatchNorm`."""
+    """A network with the fields of batch normalisation, see `BatchNorm`."""
 
     dtype: Dtype
     bn_momentum: float
@@ -28,8 +28,8 @@ class Normalised(Protocol):
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy, arXiv 1502.03167) over the last axis.
 
-    The images that share statistics are a *group*, which is what makes a network trained on one
-    device the same as one trained on many: He et al. trained ImageNet with groups of 32 (256
+    The images that share statistics are a *group*. With a fixed size of groups a network trained on
+    one device is the same as one trained on many: He et al. trained ImageNet with groups of 32 (256
     images on 8 GPUs).
 
     The running statistics move by `1 - momentum` towards the mean over the groups of their means
@@ -46,8 +46,8 @@ class BatchNorm(nn.Module):
         neighbouring replicas of `axis_name` where it is a multiple of the images of one.
         `"global"`: all images of all replicas of `axis_name`, or of this call if there is none.
       axis_name: Mapped axis over which groups may span replicas. Under a mapped axis that is not
-        named here, each replica is on its own whatever `group_size` is.
-      dtype: Type of the output; statistics and parameters are float32 whatever it is.
+        named here, each replica has its own statistics, and `group_size` counts inside it.
+      dtype: Type of the output; statistics and parameters are always float32.
       scale_init: Initialiser of the scale.
     """
 
@@ -75,7 +75,7 @@ class BatchNorm(nn.Module):
             return self._normalize(
                 x[None], running_mean.value[None], running_var.value[None], scale, bias
             ).reshape(x.shape)
-        if self.is_initializing():  # any number of images will do to create variables
+        if self.is_initializing():  # variables do not depend on the number of images
             grouped, span = x[None], None
         else:
             grouped, span = self._groups(x)
@@ -118,8 +118,8 @@ class BatchNorm(nn.Module):
         span: list[list[int]] | Literal["all"] | None,
     ) -> tuple[Float[Array, "groups c"], Float[Array, "groups c"]]:
         x = x.astype(jnp.float32)
-        # Both moments in one reading of x: two passes would read the activations again, and memory
-        # is what a training step runs out of first.
+        # Both moments in one reading of x: memory bandwidth limits a training step, and two passes
+        # would read the activations twice.
         moments = jnp.stack([x.mean(axis=(1, 2, 3)), lax.square(x).mean(axis=(1, 2, 3))])
         if span is not None:
             moments = lax.pmean(
@@ -145,7 +145,7 @@ class BatchNorm(nn.Module):
 
 
 def batch_norm_of(network: Normalised) -> Callable[..., BatchNorm]:
-    """Returns what makes the normalisations of a network, `norm(name=..., scale_init=...)`."""
+    """Returns the maker of a network's normalisations, `norm(name=..., scale_init=...)`."""
     return functools.partial(
         BatchNorm,
         momentum=network.bn_momentum,

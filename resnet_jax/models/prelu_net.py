@@ -59,12 +59,12 @@ class PReLUNet(nn.Module):
       dtype: Type of the arithmetic; parameters, head and logits are float32.
 
     Convolutions start by `he_normal_backward`, hidden layers normally with deviation 0.01 and the
-    head with 0.001 (section 2.2), biases at 0. What the paper leaves open: the borders of the
-    convolutions are those that give table 3's sizes, (size - 1) / 2 on every side; the pyramid's
-    bins are those of He et al. 2014, see `adaptive_pool`, from the finest level to the coarsest.
+    head with 0.001 (section 2.2), biases at 0. The paper leaves two things open. The padding of the
+    convolutions here is the one that gives table 3's sizes, (size - 1) / 2 on every side; the
+    pyramid's bins are those of He et al. 2014, see `adaptive_pool`, from the finest level on.
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     num_classes: int = 1000

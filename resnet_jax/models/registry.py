@@ -39,7 +39,7 @@ def model_options(name: str) -> frozenset[str]:
     """Returns the names of the options that `create_model` takes for this network.
 
     Raises:
-      InputError: There is no network of this name.
+      InputError: The name is unknown.
     """
     return frozenset(_variant(name).options)
 
@@ -61,7 +61,7 @@ def image_shape(name: str) -> tuple[int, int, int]:
     """Returns the height, width and channels of the images that a network was designed for.
 
     Raises:
-      InputError: There is no network of this name.
+      InputError: The name is unknown.
     """
     return _variant(name).image_shape
 
@@ -72,11 +72,10 @@ def create_model(name: str, **options: Any) -> nn.Module:
     Args:
       name: One of `list_models()`.
       **options: Fields of the module, such as `num_classes=10`, `shortcut="A"`,
-        `dtype=jnp.bfloat16`; its class says which there are.
+        `dtype=jnp.bfloat16`; the class describes them.
 
     Raises:
-      InputError: There is no network of this name, it has no such option, or the option cannot
-        have this value.
+      InputError: The name or an option is unknown, or an option has a wrong value.
     """
     return _variant(name).build(name, **options)
 

@@ -26,7 +26,7 @@ StemKind = Literal["imagenet", "cifar"]
 
 
 class Stem(nn.Module):
-    """What comes before the first stage; its output is sown as `intermediates/stem/output`.
+    """The layers before the first stage; their output is sown as `intermediates/stem/output`.
 
     Attributes:
       filters: Channels of the convolution.
@@ -66,7 +66,7 @@ class Stage(nn.Module):
       dilation: Dilation of the blocks.
       first_dilation: That of the first block up to the convolution with its stride.
       block: Makes a block: `block(stride=..., dilation=..., first_dilation=..., name=...)`.
-      remat: Keep of each block the input alone, and compute it again when gradients need it.
+      remat: Keep only the input of each block, and compute the block again for the gradients.
     """
 
     blocks: int
@@ -127,8 +127,8 @@ class ResNet(nn.Module):
         to the convolution that had the stride keep the dilation of the stage before, so that the
         network, with the same variables, agrees with the one without where that has pixels.
         `None`: no stage is dilated (32 for `resnet50`).
-      remat: Keep of each block the input alone in training, and compute it again for the
-        gradients: less memory for one more forward pass. Changes no number but by rounding.
+      remat: Keep only the input of each block in training, and compute the block again for the
+        gradients: less memory for one more forward pass. Numbers change by rounding only.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
       bn_momentum: Share of the running statistics that a step keeps.
       bn_epsilon: Added to the variances.
@@ -136,7 +136,7 @@ class ResNet(nn.Module):
       bn_axis_name: Mapped axis over which such groups may span replicas.
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     stage_sizes: Sequence[int]

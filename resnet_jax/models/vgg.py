@@ -45,7 +45,7 @@ class VGG(nn.Module):
     only, from whose layers the paper started the deeper ones.
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     stage_sizes: Sequence[int]

@@ -36,7 +36,7 @@ class ZFNet(nn.Module):
     Kernels start normally with deviation 0.01, biases at 0 (section 3 of the paper).
 
     Raises:
-      InputError: A field has a value that it cannot have.
+      InputError: A field has a wrong value.
     """
 
     num_classes: int = 1000
