@@ -29,8 +29,8 @@ def by_name(found):
         ("resnet18", 1.814e9, 11_689_512),
         ("resnet34", 3.664e9, 21_797_672),
         ("resnet50", 3.858e9, 25_557_032),
-        ("resnet101", 7.570e9, 44_549_160),
-        ("resnet152", 11.282e9, 60_192_808),
+        pytest.param("resnet101", 7.570e9, 44_549_160, marks=pytest.mark.slow),
+        pytest.param("resnet152", 11.282e9, 60_192_808, marks=pytest.mark.slow),
         ("resnet50_v1_5", 4.089e9, 25_557_032),
     ],
 )
@@ -73,8 +73,8 @@ def test_vgg16_has_the_lectures_activations():
         ("alexnet", "max_pool_3", 195),
         ("vgg16", "max_pool_5", 212),
         ("resnet50", "stage4/block3/conv3", 483),
-        ("resnet101", "stage4/block3/conv3", 1027),
-        ("resnet152", "stage4/block3/conv3", 1507),
+        pytest.param("resnet101", "stage4/block3/conv3", 1027, marks=pytest.mark.slow),
+        pytest.param("resnet152", "stage4/block3/conv3", 1507, marks=pytest.mark.slow),
     ],
 )
 def test_receptive_fields_are_the_published_ones(name, layer, side):

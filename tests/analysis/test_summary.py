@@ -125,8 +125,7 @@ def test_wrong_input_is_refused(capsys, arguments, message):
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    command = [sys.executable, "-m", "resnet_jax", "summary", "resnet152"]
+    command = [sys.executable, "-m", "resnet_jax", "summary", "lenet5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.readline().startswith(b"layer")
-        process.stdout.close()
+        process.stdout.close()  # before anything is written
         assert process.stderr.read() == b""

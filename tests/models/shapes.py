@@ -1,4 +1,4 @@
-"""What a network's shapes say about it, without computing anything."""
+"""Shapes of networks' variables and outputs, without computing anything."""
 
 import functools
 
@@ -13,29 +13,33 @@ KEY = jax.random.key(0, impl="rbg")  # compiles several times faster than the de
 
 def shapes(module, pixels, channels=3):
     """Returns the shapes of the variables."""
-    return _shapes(module, pixels, channels)
+    return _traced(module, pixels, channels)[0]
+
+
+def sizes(module, pixels, channels=3):
+    """Returns the shape of each submodule's output, without the batch, by the submodule's name."""
+    return _traced(module, pixels, channels)[1]
 
 
 @functools.cache  # tracing a large network takes a second
-def _shapes(module, pixels, channels):
+def _traced(module, pixels, channels):
+    init = functools.partial(
+        module.init_with_output, train=False, mutable=True, capture_intermediates=True
+    )
     images = jax.ShapeDtypeStruct((1, pixels, pixels, channels), jnp.float32)
-    return jax.eval_shape(functools.partial(module.init, train=False), KEY, images)
+    _, variables = jax.eval_shape(init, KEY, images)
+    flat = traverse_util.flatten_dict(variables.pop("intermediates"), sep=".")
+    outputs = {
+        path.removesuffix(".__call__"): value[0].shape[1:]
+        for path, value in flat.items()
+        if path.endswith("__call__") and value[0] is not None
+    }
+    return variables, outputs
 
 
 def count(tree):
     """Returns the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def sizes(module, pixels, channels=3):
-    """Returns the shape of each submodule's output, without the batch, by the submodule's name."""
-    apply = functools.partial(
-        module.apply, train=False, capture_intermediates=True, mutable=["intermediates"]
-    )
-    images = jax.ShapeDtypeStruct((1, pixels, pixels, channels), jnp.float32)
-    _, sown = jax.eval_shape(apply, shapes(module, pixels, channels), images)
-    flat = traverse_util.flatten_dict(sown["intermediates"], sep=".")
-    return {path.removesuffix(".__call__"): value[0].shape[1:] for path, value in flat.items()}
 
 
 def check_types(module, pixels, channels=3):
@@ -55,14 +59,11 @@ def check_types(module, pixels, channels=3):
 
 
 def check_draws_in_training_only(module, pixels):
-    """Checks that training needs a key for dropout, and evaluation has no use for one."""
+    """Checks that training needs a key for dropout.
+
+    That evaluation needs none is seen where networks are summarised without any key.
+    """
     images = jax.ShapeDtypeStruct((2, pixels, pixels, 3), jnp.float32)
-    variables = shapes(module, pixels)
-
-    def apply(train):
-        run = functools.partial(module.apply, train=train, mutable=["batch_stats"])
-        return jax.eval_shape(run, variables, images)
-
-    apply(train=False)
+    training = functools.partial(module.apply, train=True, mutable=["batch_stats"])
     with pytest.raises(flax.errors.InvalidRngError):
-        apply(train=True)
+        jax.eval_shape(training, shapes(module, pixels), images)

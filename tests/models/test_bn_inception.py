@@ -63,15 +63,17 @@ def network(x, p, s, train):
 
 
 @needs_torch
-def test_equals_torch():
-    compare(create_model("bn_inception", **NARROW), 64, network, batch=8, tolerance=1e-4)
-
-
-@needs_torch
-@pytest.mark.slow
-def test_equals_torch_with_a_full_stem():
-    module = create_model("bn_inception", separable_stem=False, **NARROW)
-    compare(module, 64, network, batch=8, tolerance=1e-4)
+@pytest.mark.parametrize(
+    ("separable_stem", "gradients"),
+    [
+        (True, False),
+        pytest.param(True, True, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
+def test_equals_torch(separable_stem, gradients):
+    module = create_model("bn_inception", separable_stem=separable_stem, **NARROW)
+    compare(module, 64, network, batch=8, tolerance=1e-4, gradients=gradients)
 
 
 def table_count(stem, biases):
@@ -121,15 +123,14 @@ def test_sizes_of_the_modules():
         assert found[name] == (side, side, channels)
 
 
-@pytest.mark.parametrize("pixels", [1, 57])
-def test_images_of_any_size_will_do(pixels):
-    assert sizes(create_model("bn_inception", **NARROW), pixels)["head"] == (5,)
+def test_images_of_any_size_will_do():
+    assert sizes(create_model("bn_inception", **NARROW), 1)["head"] == (5,)
 
 
 def test_types_and_dropout():
-    module = create_model("bn_inception", **NARROW)
-    check_types(module, 32)
-    check_draws_in_training_only(module.clone(dropout_rate=0.1), 32)
+    module = create_model("bn_inception", **NARROW, dropout_rate=0.1)
+    check_types(module, 33)
+    check_draws_in_training_only(module, 33)
 
 
 @pytest.mark.parametrize(

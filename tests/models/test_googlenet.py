@@ -49,6 +49,14 @@ MODULES = {
     "5b": (7, 1024, (384, 192, 384, 48, 128, 128)),
 }
 
+GRADIENTS = pytest.mark.parametrize(
+    "gradients", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+
+
+def without_auxiliary_heads(params):
+    return {name: leaf for name, leaf in params.items() if not name.startswith("auxiliary")}
+
 
 def response_norm(x):
     return F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)
@@ -85,8 +93,9 @@ def paper(x, p, s, train):
 
 
 @needs_torch
-def test_the_papers_form_equals_torch():
-    compare(create_model("googlenet", **NARROW), 224, paper)
+@GRADIENTS
+def test_the_papers_form_equals_torch(gradients):
+    compare(create_model("googlenet", **NARROW), 224, paper, gradients=gradients)
 
 
 def torchvision(width, units, classes):
@@ -179,7 +188,8 @@ def torchvision_name(path, width):
 
 
 @needs_torch
-def test_torchvisions_form_equals_torch():
+@GRADIENTS
+def test_torchvisions_form_equals_torch(gradients):
     width = NARROW["width"]
     names = functools.partial(torchvision_name, width=width)
     compare(
@@ -189,6 +199,7 @@ def test_torchvisions_form_equals_torch():
         batch=8,
         convert=functools.partial(torch_names, names=names),
         tolerance=1e-4,
+        gradients=gradients,
     )
 
 
@@ -200,17 +211,13 @@ def test_counts(name, alone, auxiliary):
     variables = shapes(create_model(name), 224)
     assert count(variables["params"]) == alone + auxiliary
     assert name != "googlenet" or alone + auxiliary == 13_378_280
-    without = shapes(create_model(name, auxiliary_heads=False), 224)
-    assert count(without["params"]) == alone
-    removed = {"auxiliary1", "auxiliary2"}
-    kept = {k: v for k, v in variables["params"].items() if k not in removed}
-    assert kept == without["params"]
+    assert count(without_auxiliary_heads(variables["params"])) == alone
     assert ("batch_stats" in variables) == (name == "googlenet_bn")
 
 
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_bn"])
 def test_sizes_of_the_modules(name):
-    found = sizes(create_model(name), 224)
+    found = sizes(create_model(name), 224)  # the trace of test_counts
     assert found["conv1"] == (112, 112, 64)
     assert found["conv2"] == (56, 56, 192)
     for module, (side, channels, filters) in MODULES.items():
@@ -246,13 +253,15 @@ def test_auxiliary_logits_are_sown_in_training_only():
     heads = {f"auxiliary{i}": {"logits": ((3, 5),)} for i in (1, 2)}
     assert sown(module, train=True) == heads
     assert sown(module, train=False) == {}
-    assert sown(module.clone(auxiliary_heads=False), train=True) == {}
+    without = module.clone(auxiliary_heads=False)
+    assert sown(without, train=True) == {}
+    kept = without_auxiliary_heads(shapes(module, 79)["params"])
+    assert shapes(without, 79)["params"] == kept
 
 
 def test_evaluation_does_without_the_auxiliary_parameters():
     module = create_model("googlenet", **NARROW)
-    params = dict(shapes(module, 79)["params"])
-    del params["auxiliary1"], params["auxiliary2"]
+    params = without_auxiliary_heads(shapes(module, 79)["params"])
     images = jax.ShapeDtypeStruct((3, 40, 40, 3), jnp.float32)  # too small for the heads
     logits = jax.eval_shape(
         functools.partial(module.apply, train=False), {"params": params}, images

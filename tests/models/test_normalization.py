@@ -168,15 +168,15 @@ def on_one_device(size):
 
 
 @pytest.mark.parametrize(
-    ("size", "count"),
+    ("mapping", "size", "count"),
     [
-        *[(4, count) for count in (1, 2, 4, 8)],  # 16, 8, 4 and 2 images a replica
-        (8, 8),  # two groups of four replicas
-        (16, 4),
-        ("global", 2),
+        *[("pmap", 4, count) for count in (2, 4, 8)],  # 8, 4 and 2 images a replica
+        ("pmap", 8, 8),  # two groups of four replicas
+        ("pmap", "global", 2),
+        ("shard_map", 4, 8),
+        ("shard_map", 16, 4),
     ],
 )
-@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
 def test_groups_are_the_same_on_any_number_of_replicas(mapping, size, count):
     variables, expected = on_one_device(size)
     replicas = Replicas(mapping, devices=jax.devices()[:count])
