@@ -264,6 +264,7 @@ SHAPE = field(7, field(1, b"\x02"))
         (layer(field(5, bytes(8)) + b"\x08" + HUGE), r"a blob has the shape \(-1, 1, 1, 1\)"),
         (layer(field(5, bytes(8)) + SHAPE, name=b"\xff"), "a name that is no text"),
         (layer(field(5, bytes(8)) + SHAPE) * 2, "the layer 'conv1' is there twice"),
+        (b"\xa2\x06\x00" * (10**5 + 1), "it has more layers than any network"),
         (layer(field(5, bytes(8)) + SHAPE, name=b"a\x1b[2J"), "which is no name"),
     ],
 )

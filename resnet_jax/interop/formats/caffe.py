@@ -32,7 +32,8 @@ _MESSAGES = {
 """Number and type of the fields that are read, of caffe.proto; old layers are from before 2014.
 
 Messages within messages and rows of numbers are declared as bytes, which are the same in a file:
-each is decoded when its turn comes, so that a stranger's file is never larger in memory by much.
+each is decoded when its turn comes, so that a file of nothing but empty fields takes at most some
+twenty times its size.
 """
 
 _MOST_DIMENSIONS = 8
@@ -52,6 +53,8 @@ def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
     blobs: dict[str, np.ndarray] = {}
     try:
         net = _decoded("Net", path.read_bytes())
+        if len(net.old_layers) + len(net.layers) > _MOST_BLOBS:
+            raise InputError("it has more layers than any network")
         layers = [("OldLayer", content) for content in net.old_layers]
         layers += [("Layer", content) for content in net.layers]
         for kind, content in layers:
