@@ -3,9 +3,10 @@
 import collections
 import contextlib
 import itertools
-import math
+from collections.abc import Sequence
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -29,7 +30,17 @@ _STEPS_AHEAD = 2
 
 
 class DivergedError(RuntimeError):
-    """The loss is no number any more; the message says since when, and what is left."""
+    """A number of the training is infinite or NaN.
+
+    Attributes:
+      step: The first step with such a number.
+      keys: The examples of its batch.
+    """
+
+    def __init__(self, message: str, step: int, keys: Sequence[str]) -> None:
+        super().__init__(message)
+        self.step = step
+        self.keys = keys
 
     exit_status = 1
 
@@ -51,7 +62,8 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
         cannot be read any more, and the run has been saved.
       ProcessError: Another process has failed; the run has been saved if it could be.
       Interrupted: A signal ended the run; it has been saved.
-      DivergedError: The loss became infinite or no number.
+      DivergedError: Loss, gradients, parameters or statistics became infinite or NaN; no such
+        state was saved.
     """
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
@@ -116,6 +128,11 @@ def _start(
             f"the run has learned from {before} examples of {run.config.data.train_split} until "
             f"now, and there are {now}; their order would be another one"
         )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved.items["variables"])):
+        raise InputError(
+            f"checkpoint {saved.step} has parameters or statistics that are infinite or NaN, and "
+            "nothing can be learned from there; remove it to go on from the one before"
+        )
     state, statistics = unpack(saved.items, run)
     return run.replicas.place(state), statistics
 
@@ -139,6 +156,7 @@ class _Loop:
         self._interruption = interruption
         self._endings = endings
         self._statistics = statistics
+        self._flags: list[jax.Array] = []  # of the steps since the last check
         self._train_step = run.train_step(statistics)
         self._evaluator = run.evaluator(statistics)
 
@@ -163,12 +181,15 @@ class _Loop:
                 profile.before(step)
                 state, metrics = self._train_step(state, batch)
                 ahead.append(metrics["loss"])
+                self._flags.append(metrics["finite"])
                 if len(ahead) > _STEPS_AHEAD:
                     ahead.popleft().block_until_ready()
                 self._journal.advance(step)
                 profile.after(step, state)
 
                 last = step == config.total_steps
+                if last or step % config.eval_every == 0:
+                    self._check_finite(step, state)
                 if last or step % config.log_every == 0:
                     state = self._log(step, state, metrics["learning_rate"])
                 errors = None
@@ -209,8 +230,8 @@ class _Loop:
             self._journal.note(f"going on from step {start}")
 
     def _log(self, step: int, state: TrainState, learning_rate: jax.Array) -> TrainState:
+        self._check_finite(step, state)
         window, learning_rate = jax.device_get((state.window, learning_rate))
-        self._check_finite(step, window)
         values = {
             "loss": float(window.loss) / int(window.steps),
             "top1_error": 100 * float(window.top1_error) / int(window.steps),
@@ -237,7 +258,7 @@ class _Loop:
 
     def _save(self, step: int, state: TrainState, errors: dict[str, float] | None) -> None:
         with self._journal.pause("saving"):
-            self._check_finite(step, jax.device_get(state.window))
+            self._check_finite(step, state)
             with parallel.together():
                 self._journal.sync()
                 self._checkpoints.wait()
@@ -258,9 +279,20 @@ class _Loop:
             )
             self._saved = step
 
-    def _check_finite(self, step: int, window: Window) -> None:
-        if not math.isfinite(window.loss):
-            raise DivergedError(
-                f"the loss is {window.loss} at step {step}: training has diverged, and this state "
-                f"was not saved; the checkpoints in {self._workdir} are from before"
-            )
+    def _check_finite(self, step: int, state: TrainState) -> None:
+        finite, flags = jax.device_get((state.window.finite, self._flags))
+        self._flags.clear()
+        if finite:
+            return
+        first = step - len(flags) + 1 + flags.index(False)
+        self._checkpoints.wait()
+        steps = self._checkpoints.steps()
+        newest = f"the newest checkpoint is of step {steps[-1]}" if steps else "none was saved"
+        keys = self._run.example_keys(first - 1)
+        raise DivergedError(
+            f"training has diverged: since step {first} loss, gradients, parameters or statistics "
+            f"are infinite or NaN, and no such state was saved; in {self._workdir} {newest}; the "
+            f"batch of step {first} had the examples {', '.join(keys)}",
+            first,
+            keys,
+        )

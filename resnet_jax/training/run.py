@@ -19,8 +19,10 @@ from resnet_jax.data import (
     Batch,
     ImageSet,
     MeanOf,
+    Order,
     Statistics,
     StdOf,
+    load_source,
     measure_statistics,
     statistics_template,
     train_batches,
@@ -176,6 +178,25 @@ class Run:
             stop=self.config.total_steps if stop is None else stop,
             rows=self.replicas.rows(self.config.batch_size),
         )
+
+    def example_keys(self, step: int) -> list[str]:
+        """Returns the source's keys of the examples of the batch of a step, counted from 0.
+
+        An example that cannot be read is named by its number.
+        """
+        config = self.config.data
+        source = load_source(
+            config.source, config.train_split, name=config.name, path=config.path
+        )
+
+        def key(index: int) -> str:
+            try:
+                return source[index].key
+            except Exception:  # sources come in many kinds
+                return f"number {index}"
+
+        order = Order(len(self.train_images), self.config.batch_size, self.config.seed)
+        return [key(index) for index in order.indices(step).tolist()]
 
     def evaluator(self, statistics: Statistics) -> Evaluator:
         """Returns what evaluates a state's variables."""

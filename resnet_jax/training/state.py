@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from resnet_jax.training.schedules import Plateau
 
@@ -22,22 +22,34 @@ class Window(struct.PyTreeNode):
       steps: Number of steps.
       loss: Sum of the steps' losses.
       top1_error: Sum of the shares of wrong predictions.
+      finite: Whether all numbers of these steps were finite, see `all_finite`.
     """
 
     steps: Int[Array, ""]
     loss: Float[Array, ""]
     top1_error: Float[Array, ""]
+    finite: Bool[Array, ""]
 
     @classmethod
     def empty(cls) -> Self:
         """Returns the window of no step."""
-        return cls(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()))
+        return cls(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), jnp.ones((), bool))
 
-    def add(self, loss: Float[Array, ""], top1_error: Float[Array, ""]) -> Self:
+    def add(
+        self, loss: Float[Array, ""], top1_error: Float[Array, ""], finite: Bool[Array, ""]
+    ) -> Self:
         """Returns the window with one step more."""
         return self.replace(
-            steps=self.steps + 1, loss=self.loss + loss, top1_error=self.top1_error + top1_error
+            steps=self.steps + 1,
+            loss=self.loss + loss,
+            top1_error=self.top1_error + top1_error,
+            finite=self.finite & finite,
         )
+
+
+def all_finite(tree: PyTree[Float[Array, "..."]]) -> Bool[Array, ""]:
+    """Returns whether a tree has neither infinities nor NaN."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 class TrainState(struct.PyTreeNode):

@@ -2,11 +2,14 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.data import Order, Statistics, load_source
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import evaluate
+from resnet_jax.evaluation import evaluate, restore
+from resnet_jax.parallel import Replicas
 from resnet_jax.training import DivergedError, loop, train
 from resnet_jax.training.run import Run
 from tests.tiny import tiny_config
@@ -88,13 +91,82 @@ def test_the_length_belongs_to_a_cosine_run(tmp_path):
         train(tiny_config(**{**changes, "total_steps": 4}), tmp_path / "run")
 
 
-def test_stops_before_a_diverged_state_is_saved(tmp_path):
-    config = tiny_config(
-        **{"schedule.learning_rate": 1e30, "log_every": 100, "eval_every": 3, "checkpoint_every": 3}
-    )
-    with pytest.raises(DivergedError, match="training has diverged, and this state was not saved"):
+def poisoned(step, how):
+    """Returns a method that makes a step's state sick, from outside of the step itself."""
+    method = Run.train_step
+
+    def train_step(run, statistics):
+        take = method(run, statistics)
+
+        def poison(state, batch):
+            if int(state.step) == step - 1:
+                state = how(state)
+            return take(state, batch)
+
+        return poison
+
+    return train_step
+
+
+def with_nan(state):
+    """Puts a NaN into one number of one parameter."""
+    stem = state.params["stem"]["conv"]["kernel"]
+    kernel = run_place(stem.at[0, 0, 0, 0].set(jnp.nan))
+    params = {**state.params, "stem": {**state.params["stem"], "conv": {"kernel": kernel}}}
+    return state.replace(params=params)
+
+
+def run_place(array):
+    return Replicas().place(jax.device_get(array))
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"schedule.learning_rate": 1e30}, None),
+        ({"schedule.learning_rate": 1e9}, None),
+        ({"schedule.learning_rate": 30.0, "dtype": "bfloat16"}, None),
+        ({"std": 0.0}, 1),
+        ({"nan": True}, 6),
+    ],
+    ids=["1e30", "1e9", "30 in bfloat16", "std 0", "a NaN"],
+)
+def test_what_is_not_finite_ends_a_run_and_is_not_saved(tmp_path, monkeypatch, changes, first):
+    if "std" in changes:
+        zeros = lambda *_, **__: Statistics(np.zeros(1, np.float32), np.zeros(1, np.float32))
+        monkeypatch.setattr(Run, "measure_statistics", zeros)
+        changes = {"data.mean": "channel"}
+    if "nan" in changes:
+        monkeypatch.setattr(Run, "train_step", poisoned(6, with_nan))
+        changes = {}
+    config = tiny_config(**changes, total_steps=500)
+    with pytest.raises(DivergedError) as raised:
         train(config, tmp_path / "run")
-    assert not any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").iterdir())
+    error = raised.value
+    assert first in (None, error.step)
+    order = Order(1437, 16, 0).indices(error.step - 1)
+    assert error.keys == [load_source("digits", "train")[i].key for i in order.tolist()]
+    saved = sorted(
+        int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()
+    )
+    assert all(step < error.step for step in saved)
+    newest = f"the newest checkpoint is of step {saved[-1]}; " if saved else "none was saved; "
+    assert newest in str(error)
+    assert f"since step {error.step} loss, gradients, parameters or statistics are" in str(error)
+    assert str(error).endswith(f"had the examples {', '.join(error.keys)}")
+    for step in saved:
+        for leaf in jax.tree.leaves(restore(tmp_path / "run", step).variables):
+            assert np.isfinite(leaf).all()
+
+
+def test_a_saved_state_that_is_not_finite_is_refused(finished, tmp_path, monkeypatch):
+    """Runs of before could save one."""
+    monkeypatch.setattr(loop._Loop, "_check_finite", lambda *_: None)
+    monkeypatch.setattr(Run, "train_step", poisoned(3, with_nan))
+    train(tiny_config(total_steps=4), tmp_path / "run")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="checkpoint 4 has parameters or statistics that are inf"):
+        train(tiny_config(total_steps=8), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -203,4 +275,4 @@ def test_fetches_nothing_but_to_log_evaluate_and_save(tmp_path, monkeypatch):
     config = tiny_config(total_steps=20, log_every=10, eval_every=20, checkpoint_every=20)
     train(config, tmp_path / "run")
     assert [name for name in fetches if name == "_log"] == ["_log"] * 2
-    assert [name for name in fetches if name == "_save"] == ["_save"]
+    assert [name for name in fetches if name == "_check_finite"] == ["_check_finite"] * 4
