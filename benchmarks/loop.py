@@ -25,7 +25,7 @@ import jax
 from ml_collections import ConfigDict
 
 from resnet_jax.training import loop, train
-from resnet_jax.training.journal import Journal
+from resnet_jax.training.logging import Logger
 from resnet_jax.training.run import Run
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -84,17 +84,17 @@ def milliseconds_of_loop(config: ConfigDict) -> Milliseconds:
     """Returns the mean time of a step in the loop."""
     times = []
 
-    class Timed(Journal):
+    class Timed(Logger):
         def advance(self, step: int) -> None:
             super().advance(step)
             times.append(Milliseconds.now())
 
-    original, loop.Journal = loop.Journal, Timed
+    original, loop.Logger = loop.Logger, Timed
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             train(config, pathlib.Path(folder) / "run")
     finally:
-        loop.Journal = original
+        loop.Logger = original
     return mean_step(times)
 
 

@@ -13,12 +13,7 @@ class InputError(ValueError):
     """
 
     exit_status = 2
-
-
-class ProcessError(RuntimeError):
-    """Another process of the run has failed; the message says how, and which."""
-
-    exit_status = 1
+    on_all_processes = False  # True where all processes of a run raise it
 
 
 def exit_moved(command: str) -> NoReturn:
@@ -30,20 +25,6 @@ def exit_moved(command: str) -> NoReturn:
 def asks_for_package(error: ImportError) -> bool:
     """Whether an error says what has to be installed, such as a package for a kind of store."""
     return "install" in str(error).lower()
-
-
-def told(error: Exception) -> str:
-    """Returns an error as text, for other processes."""
-    kind = InputError if isinstance(error, InputError) else type(error)
-    return f"{kind.__name__}: {error}"
-
-
-def retold(text: str, process: int) -> InputError | ProcessError:
-    """Returns the error that another process has told; it ends a program with the same status."""
-    kind, _, message = text.partition(": ")
-    if kind == InputError.__name__:
-        return InputError(f"{message} (process {process})")
-    return ProcessError(f"{text} (process {process})")
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:

@@ -97,7 +97,7 @@ def press_ctrl_c_twice(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
-_LOG = "resnet_jax.training.metrics:MetricsLog.write"
+_LOG = "resnet_jax.training.logging:MetricsLog.write"
 
 # The tiny run logs at 7, 14, 21, 28, 30; evaluates at 10, 20, 30; saves at 4, 8, 10, 12, 16, 20,
 # 24, 28, 30.

@@ -12,7 +12,6 @@ import numpy as np
 from resnet_jax import config as configs
 from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.training.run import Run
-from resnet_jax.training.saved import templates
 from tests.training.test_tensorboard import scalars
 
 
@@ -76,4 +75,4 @@ def read_checkpoints(workdir: pathlib.Path) -> dict[int, dict[str, np.ndarray]]:
 
 @functools.cache
 def _templates(config: bytes) -> dict:
-    return templates(Run.from_config(configs.complete(json.loads(config))))
+    return Run.from_config(configs.complete(json.loads(config))).checkpoint_template()

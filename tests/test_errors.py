@@ -1,7 +1,7 @@
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.errors import ProcessError, retold, told, unknown
+from resnet_jax.errors import unknown
 
 MODELS = ["resnet50", "resnet18", "plain18", "lenet5"]
 
@@ -29,19 +29,3 @@ def test_near_names_come_first_and_all_names_where_none_is_near(name, message):
 
 def test_names_may_come_from_anything_that_is_iterated_once():
     assert str(unknown("key", "a", iter("cb"))) == "there is no key 'a'; known are b, c"
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "message"),
-    [
-        (InputError("a: b"), InputError, "a: b (process 3)"),
-        (unknown("model", "x", MODELS[:1]), InputError, "there is no model 'x'; known are"),
-        (OSError(28, "No space"), ProcessError, "OSError: [Errno 28] No space (process 3)"),
-        (ZeroDivisionError(), ProcessError, "ZeroDivisionError:  (process 3)"),
-    ],
-)
-def test_other_processes_end_with_the_same_status_and_say_whose_error_it_is(error, kind, message):
-    other = retold(told(error), 3)
-    assert type(other) is kind
-    assert str(other).startswith(message)
-    assert str(other).endswith("(process 3)")

@@ -208,9 +208,8 @@ def test_one_process_agrees_with_itself():
     assert parallel.is_primary()
     assert parallel.agree(7) == 7
     assert parallel.preemption_sync() is None
-    assert parallel.board() is None
-    error = OSError("full")
-    with pytest.raises(OSError, match="full") as raised, parallel.together():
+    error = InputError("full")
+    with pytest.raises(InputError, match="full") as raised, parallel.agree_on_input():
         raise error
     assert raised.value is error
 

@@ -16,8 +16,8 @@ from tests.tiny import tiny_flags
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start(program, *arguments, of_second=()):
-    """Starts two processes of a program; the first is the one that speaks."""
+def start(program, *arguments, before=((), ()), of_second=()):
+    """Starts two processes of a program, with arguments of their own before and after."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -27,6 +27,7 @@ def start(program, *arguments, of_second=()):
             [
                 sys.executable,
                 ROOT / program,
+                *before[number],
                 *arguments,
                 *(of_second if number else ()),
                 f"--coordinator={address}",

@@ -103,8 +103,8 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.close(parallel.patience(error))
 
     def save(
         self,
@@ -182,12 +182,15 @@ class Checkpoints:
         self.wait()
         try:
             step = self._choose(which, begin_anew) if parallel.is_primary() else _NONE
-        except Exception:
+        except Exception as error:
             parallel.agree(_REFUSED)
+            error.on_all_processes = True  # pyrefly: ignore[missing-attribute]
             raise
         step = parallel.agree(step)
         if step == _REFUSED:
-            raise InputError(f"checkpoint {which!r} was refused; the primary process says why")
+            error = InputError(f"checkpoint {which!r} was refused; the primary process says why")
+            error.on_all_processes = True
+            raise error
         if step == _NONE:
             return None
         try:
@@ -218,8 +221,15 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def close(self) -> None:
-        """Waits like `wait`, then ends the threads and removes the log filter."""
+    def close(self, patience: float | None = None) -> None:
+        """Waits like `wait`, then ends the threads and removes the log filter.
+
+        Args:
+          patience: Seconds to wait for a save, if the process ends then in any case.
+        """
+        if patience is not None:
+            futures.wait([self._pending] if self._pending else [], patience)
+            return
         try:
             self.wait()
         finally:

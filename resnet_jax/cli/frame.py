@@ -5,6 +5,7 @@ import importlib
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn
 
@@ -17,7 +18,14 @@ from resnet_jax.errors import InputError, asks_for_package, unknown
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
+EXIT_LOST = 75  # EX_TEMPFAIL: start me again
 EXIT_STOPPED = 130  # as shells report SIGINT
+
+_TIMEOUTS = {
+    "heartbeat_timeout": (10, "Seconds after which a silent process counts as dead."),
+    "join_timeout": (300, "Seconds that a process waits for the others to start."),
+    "shutdown_timeout": (60, "Seconds that a process waits for the others at the end."),
+}
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -25,9 +33,11 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> None:
     """Runs a command; if it fails, prints one sentence and exits with a status.
 
-    The status is 2 for wrong input and for a package that has to be installed, 130 for Ctrl-C, 1
-    for an error of the operating system such as a full disk, and what an exception has as its
-    `exit_status`. Other exceptions are programming errors and keep their traceback.
+    The status is 2 for wrong input and for a package that has to be installed, 130 for Ctrl-C, 75
+    if another process of the run has ended, 1 for an error of the operating system such as a full
+    disk, and an exception's `exit_status`. Other exceptions are programming errors: they keep their
+    traceback, and the status is 1. One of several processes ends without waiting for the others,
+    unless the exception is raised `on_all_processes`.
 
     Args:
       command: One of `COMMANDS`.
@@ -52,17 +62,23 @@ def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> N
     except Exception as error:
         status = getattr(error, "exit_status", None)
         if status is not None:
-            _end(name, error, status)
+            _end(name, error, status, on_all=getattr(error, "on_all_processes", False))
         if isinstance(error, ImportError) and asks_for_package(error):
             _end(name, error, EXIT_INPUT)
         if isinstance(error, OSError) and error.errno is not None:
             _end(name, f"{error}{resume}", EXIT_FAILED)
-        raise
+        if parallel.lost_process(error):
+            first = str(error).partition("\n")[0]
+            _end(name, f"another process has ended{resume} ({first})", EXIT_LOST)
+        if not parallel.is_joined():
+            raise
+        traceback.print_exc()
+        parallel.leave(EXIT_FAILED)
 
 
-def _end(name: str, message: object, status: int) -> NoReturn:
+def _end(name: str, message: object, status: int, *, on_all: bool = False) -> NoReturn:
     print(f"{name}: {message}", file=sys.stderr)
-    sys.exit(status)
+    parallel.leave(status, on_all=on_all)
 
 
 class Parser(argparse.ArgumentParser):
@@ -133,6 +149,10 @@ class Flags:
         self._process_id = self.add(
             flags.DEFINE_integer, "process_id", None, "Number of this process."
         )
+        self._timeouts = {
+            name: self.add(flags.DEFINE_integer, name, default, text, lower_bound=1)
+            for name, (default, text) in _TIMEOUTS.items()
+        }
 
     def add(self, define: Callable[..., flags.FlagHolder], *args, **options) -> flags.FlagHolder:
         """Defines a flag by one of absl's functions, such as `flags.DEFINE_string`."""
@@ -195,7 +215,10 @@ class Flags:
         logging.set_verbosity(logging.WARNING)  # jax lists every backend that it has not found
         if self._distributed.value or self._coordinator.value:
             parallel.initialize(
-                self._coordinator.value, self._num_processes.value, self._process_id.value
+                self._coordinator.value,
+                self._num_processes.value,
+                self._process_id.value,
+                **{name: flag.value for name, flag in self._timeouts.items()},
             )
         if "config" in self.values and self.values["config"].value is None:
             raise InputError("--config is not given; it is a file of configs/")

@@ -1,7 +1,8 @@
 """Trains a network: `train --workdir W [--config configs/NAME.py] [--config.KEY=VALUE ...]`.
 
 The same command goes on where the run was interrupted. Exit status: 0 done, 2 wrong input, 75 ended
-by a signal and saved (start it again), 1 anything else.
+by a signal and saved, or after another process (start it again), 134 ended by jax after another
+process, 1 anything else.
 """
 
 from collections.abc import Sequence

@@ -56,7 +56,7 @@ class Options(TypedDict, total=False):
 
     split: str | None
     batch_size: int | None
-    mapping: parallel.Mapping | None
+    mapping: parallel.MapName | None
     protocol: Protocol | None
     precise_bn: int | None
     predictions: epath.PathLike | None
@@ -202,7 +202,7 @@ def _evaluate(
     replicas = Replicas(options.get("mapping") or config.parallel)
     predictions_path, per_class_path = options.get("predictions"), options.get("per_class")
     data = config.data
-    with parallel.together():
+    with parallel.agree_on_input():
         check_outputs(predictions_path, per_class_path, *outputs)
         source = load_source(data.source, split, name=data.name, path=data.path)
         if not len(source):

@@ -4,13 +4,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
 from typing import Self
 
 from etils import epath
-
-EXIT_INTERRUPTED = 75
-"""Exit status of a run that was interrupted and saved: `EX_TEMPFAIL`, start me again."""
 
 
 class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
@@ -18,11 +14,12 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
 
     Attributes:
       step: The step that was saved.
-      signal: What interrupted it.
-      workdir: Where it is saved.
+      signal: The signal that interrupted it.
+      workdir: The workdir of the run.
     """
 
-    exit_status = EXIT_INTERRUPTED
+    exit_status = 75  # EX_TEMPFAIL: start me again
+    on_all_processes = True
 
     def __init__(self, step: int, signal: signal.Signals, workdir: epath.PathLike) -> None:
         self.step = step
@@ -37,13 +34,12 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
 class Interruption:
     """Turns the first SIGTERM or Ctrl-C into a request that the loop asks for after each step.
 
-    A second Ctrl-C raises `KeyboardInterrupt` at once. The handlers do no more than note the
-    signal, and the old ones come back at the end. Only a main thread can have handlers; in another
-    the signals do what they did.
+    A second Ctrl-C raises `KeyboardInterrupt` at once. The handlers only note the signal, and the
+    old ones come back at the end. Outside of the main thread signals do as they did.
 
     With several processes, all have to end at the same step, also when only one of them was
-    signalled. `sync` says so, and JAX's preemption service, which is behind it, catches SIGTERM
-    itself: here it is left alone, and Ctrl-C is passed on to it as SIGTERM.
+    signalled. `sync` says so; JAX's preemption service, which is behind it, catches SIGTERM itself,
+    and Ctrl-C is passed on to it as SIGTERM.
 
     Attributes:
       requested: The signal that asked the run to end, or None.
@@ -59,46 +55,34 @@ class Interruption:
         """
         self.requested: signal.Signals | None = None
         self._sync = sync
-        self._old: dict[signal.Signals, signal.Handlers | Callable | int | None] = {}
+        self._old = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._old[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
-            if self._sync is None:
-                self._old[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)
+            numbers = [signal.SIGINT] if self._sync else [signal.SIGINT, signal.SIGTERM]
+            self._old = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        while self._old:
-            number, handler = self._old.popitem()
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
             # None: it was not installed by Python, which cannot put it back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def should_stop(self, step: int) -> bool:
-        """Whether the run has to end after this step.
+    def should_stop(self, step: int) -> signal.Signals | None:
+        """Returns the signal that ends the run after this step, or None.
 
         Args:
           step: The step that was just taken. With several processes each has to ask after every
             step, or they would not agree.
         """
-        if self._sync is None:
-            return self.requested is not None
-        if not self._sync(step):
-            return False
-        self.requested = self.requested or signal.SIGTERM
-        return True
+        if self._sync is not None:
+            return (self.requested or signal.SIGTERM) if self._sync(step) else None
+        return self.requested
 
-    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        self.requested = self.requested or signal.SIGTERM
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is signal.SIGINT:
+    def _handle(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT and self.requested is signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = signal.SIGINT
+        if number == signal.SIGINT or self.requested is None:
+            self.requested = signal.Signals(number)
         if self._sync is not None:
             signal.raise_signal(signal.SIGTERM)

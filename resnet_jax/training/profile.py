@@ -1,23 +1,19 @@
 """A profile of some steps, for TensorBoard's profiler or Perfetto."""
 
-from typing import Self
-
 import jax
 from etils import epath
-
-from resnet_jax.training.state import TrainState
+from jaxtyping import PyTree
 
 
 class Profile:
-    """Records what host and devices do during the steps that the config names."""
+    """Records the host and the devices during some steps, as a context manager.
+
+    Args:
+      steps: The first and the last step, counted from 1, or None.
+      folder: The folder of the profile.
+    """
 
     def __init__(self, steps: tuple[int, int] | None, folder: epath.Path) -> None:
-        """Records nothing yet.
-
-        Args:
-          steps: The first and the last step, counted from 1, or `None`.
-          folder: Where the profile goes.
-        """
         self._first, self._last = steps or (0, 0)
         self._folder = folder
         self._recording = False
@@ -28,19 +24,16 @@ class Profile:
             jax.profiler.start_trace(str(self._folder))
             self._recording = True
 
-    def after(self, step: int, state: TrainState) -> None:
+    def after(self, step: int, state: PyTree) -> None:
         """Ends after the last of the steps, when the device has taken it."""
         if self._recording and step >= self._last:
             jax.block_until_ready(state)
-            self._end()
+            self.__exit__()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Profile":
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._recording:
-            self._end()
-
-    def _end(self) -> None:
-        jax.profiler.stop_trace()
-        self._recording = False
+            self._recording = False
+            jax.profiler.stop_trace()

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
+from resnet_jax.checkpoints import Checkpoint
 from resnet_jax.data import (
     Augmentation,
     BadRecords,
@@ -28,11 +29,11 @@ from resnet_jax.data import (
     train_batches,
 )
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import Evaluator, same_classes
+from resnet_jax.evaluation import Description, Evaluator, same_classes
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Schedule, make_schedule
-from resnet_jax.training.state import TrainState, init_state
+from resnet_jax.training.state import TrainState, init_state, pack, unpack
 from resnet_jax.training.step import TrainStep, make_train_step
 from resnet_jax.training.transfer import freeze, known_modules, read_source, transfer
 
@@ -123,6 +124,38 @@ class Run:
         color = self.measure_statistics(mean="none", std="none").color
         return state.replace(**variables), Statistics(mean, source.statistics.std, color)
 
+    def resume(self, saved: Checkpoint) -> tuple[TrainState, Statistics]:
+        """Returns the state and the statistics of a checkpoint.
+
+        Raises:
+          InputError: The data have grown or shrunk, or the checkpoint is not finite.
+        """
+        before, now = saved.metadata.get("examples"), len(self.train_images)
+        if before not in (None, now):  # older runs do not have it
+            raise InputError(
+                f"the run has learned from {before} examples of {self.config.data.train_split} "
+                f"until now, and there are {now}; their order would be another one"
+            )
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(saved.items["variables"])):
+            raise InputError(
+                f"checkpoint {saved.step} has parameters or statistics that are infinite or NaN; "
+                "remove it to go on from the one before"
+            )
+        return unpack(saved.items, jax.eval_shape(self.init_state))
+
+    def checkpoint_template(self) -> dict[str, PyTree]:
+        """Returns the shapes and types of the parts of a checkpoint."""
+        return pack(jax.eval_shape(self.init_state), self.statistics_template())
+
+    def description(self) -> Description:
+        """Returns the metadata of a checkpoint."""
+        return Description(
+            config=self.config.to_dict(),
+            class_names=self.train_images.class_names,
+            examples=len(self.train_images),
+            image_shape=self.train_images.image_shape,
+        )
+
     def measure_statistics(
         self, *, mean: MeanOf | None = None, std: StdOf | None = None
     ) -> Statistics:
@@ -185,9 +218,7 @@ class Run:
         An example that cannot be read is named by its number.
         """
         config = self.config.data
-        source = load_source(
-            config.source, config.train_split, name=config.name, path=config.path
-        )
+        source = load_source(config.source, config.train_split, name=config.name, path=config.path)
 
         def key(index: int) -> str:
             try:

@@ -1,14 +1,16 @@
-"""What changes in the course of training, and is all that a checkpoint needs of it."""
+"""The training state, and the parts of it in a checkpoint."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Self, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from flax import struct
+from flax import serialization, struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from resnet_jax.data import Statistics
 from resnet_jax.training.schedules import Plateau
 
 
@@ -60,8 +62,8 @@ class TrainState(struct.PyTreeNode):
       params: The network's parameters, float32.
       batch_stats: Running statistics of its batch normalisation; empty where it has none.
       opt_state: The optimiser's state.
-      plateau: What the learning rate is multiplied with, and why.
-      window: What the next line of the log is made of.
+      plateau: The factor of the learning rate, and its history.
+      window: The sums for the next line of the log.
     """
 
     step: Int[Array, ""]
@@ -73,7 +75,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, PyTree[Float[Array, "..."]]]:
-        """What the network is applied with."""
+        """The variables that the network is applied with."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -88,7 +90,7 @@ def init_state(
     Args:
       model: The network.
       optimizer: Its optimiser.
-      image_shape: Height, width and channels of what the network sees.
+      image_shape: Height, width and channels of its images.
       seed: Decides the initial parameters.
     """
     # Lazily, and not in a jit: the samplers are then compiled once a shape, not once a parameter.
@@ -102,3 +104,21 @@ def init_state(
         plateau=Plateau.start(),
         window=Window.empty(),
     )
+
+
+def pack(state: TrainState, statistics: Statistics) -> dict[str, PyTree]:
+    """Returns the parts of a checkpoint: `variables`, `training` (the rest), `measured`."""
+    parts = serialization.to_state_dict(state)
+    variables = {"params": parts.pop("params"), "batch_stats": parts.pop("batch_stats")}
+    return {"variables": variables, "training": parts, "measured": statistics.arrays()}
+
+
+def unpack(parts: Mapping[str, PyTree], shapes: TrainState) -> tuple[TrainState, Statistics]:
+    """Returns the state and the statistics of a checkpoint.
+
+    Args:
+      parts: As `pack` returns them.
+      shapes: A state with the same structure.
+    """
+    state = serialization.from_state_dict(shapes, {**parts["training"], **parts["variables"]})
+    return cast(TrainState, state), Statistics(**parts["measured"])

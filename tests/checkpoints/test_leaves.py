@@ -11,7 +11,6 @@ from jax.sharding import SingleDeviceSharding
 from resnet_jax.checkpoints import Checkpoints, leaves
 from resnet_jax.errors import InputError
 from resnet_jax.training.run import Run
-from resnet_jax.training.saved import templates
 from tests.tiny import tiny_config
 
 RUN = Path(__file__).parents[1] / "pins" / "run"  # of commit 3111d32
@@ -38,7 +37,7 @@ def test_where_a_leaf_lives_makes_no_difference():
 
 
 def test_leaves_that_older_checkpoints_lack_have_their_value():
-    shapes = templates(Run.from_config(tiny_config()))
+    shapes = Run.from_config(tiny_config()).checkpoint_template()
     window = shapes["training"]["window"]
     window["finite"] = jax.ShapeDtypeStruct((), np.bool_)
     with Checkpoints(RUN / "checkpoints", writable=False) as checkpoints:

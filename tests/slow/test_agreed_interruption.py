@@ -20,8 +20,8 @@ with Interruption(sync=parallel.preemption_sync()) as interruption:
         time.sleep(0.005)
         if (process, step) == (1, 100):
             os.kill(os.getpid(), number)
-        if interruption.should_stop(step):
-            print(step, interruption.requested.name, flush=True)
+        if (stop := interruption.should_stop(step)) is not None:
+            print(step, stop.name, flush=True)
             break
 """
 

@@ -10,7 +10,7 @@ from resnet_jax import InputError
 from resnet_jax.data import load_source, read_ledger
 from resnet_jax.data.order import Order
 from resnet_jax.training import train
-from resnet_jax.training.metrics import MetricsLog
+from resnet_jax.training.logging import MetricsLog
 from tests.data.pictures import write_folder
 from tests.outcomes import read_checkpoints
 from tests.tiny import tiny_config

@@ -133,11 +133,8 @@ def test_a_step_drops_other_units_than_the_one_before():
 
 
 def test_any_number_of_devices_takes_the_same_steps():
-    alone = take_steps(1, [0, 1, 2])
-    for devices in (2, 8):
-        together = take_steps(devices, [0, 1, 2])
-        assert_close(alone[0], together[0], 1e-5)
-        assert_close(alone[2], together[2], 1e-4)
+    # There is no batch normalisation in it that would magnify the rounding of float32.
+    assert_close(take_steps(1, [0, 1]), take_steps(8, [0, 1]), 1e-5)
 
 
 def test_the_auxiliary_head_learns_in_training_and_is_not_evaluated(tmp_path):

@@ -11,6 +11,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.evaluation import evaluate, restore
 from resnet_jax.parallel import Replicas
 from resnet_jax.training import DivergedError, loop, train
+from resnet_jax.training.divergence import Divergence
 from resnet_jax.training.run import Run
 from tests.tiny import tiny_config
 
@@ -51,7 +52,7 @@ def test_logs_at_the_steps_that_the_config_says(finished):
 
 def test_keeps_the_newest_checkpoints_and_the_best(finished):
     workdir, _ = finished
-    kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    kept = sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*"))
     errors = {row["step"]: row["top1_error"] for row in rows(workdir) if row["split"] == "test"}
     best = min(errors, key=lambda step: (errors[step], -step))
     assert kept == sorted({24, 28, 30, best})
@@ -123,32 +124,39 @@ def run_place(array):
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
-        ({"schedule.learning_rate": 1e30}, None),
         ({"schedule.learning_rate": 1e9}, None),
-        ({"schedule.learning_rate": 30.0, "dtype": "bfloat16"}, None),
+        (
+            {
+                "schedule.learning_rate": 30.0,
+                "dtype": "bfloat16",
+                "model.stage_sizes": (1, 1, 1),
+                "model.bn_group_size": 16,
+                "schedule.name": "constant",
+            },
+            None,
+        ),
         ({"std": 0.0}, 1),
         ({"nan": True}, 6),
     ],
-    ids=["1e30", "1e9", "30 in bfloat16", "std 0", "a NaN"],
+    ids=["1e9", "30 in bfloat16", "std 0", "a NaN"],
 )
 def test_what_is_not_finite_ends_a_run_and_is_not_saved(tmp_path, monkeypatch, changes, first):
     if "std" in changes:
-        zeros = lambda *_, **__: Statistics(np.zeros(1, np.float32), np.zeros(1, np.float32))
-        monkeypatch.setattr(Run, "measure_statistics", zeros)
+        zeros = Statistics(np.zeros(1, np.float32), np.zeros(1, np.float32))
+        monkeypatch.setattr(Run, "measure_statistics", lambda *_, **__: zeros)
         changes = {"data.mean": "channel"}
     if "nan" in changes:
         monkeypatch.setattr(Run, "train_step", poisoned(6, with_nan))
         changes = {}
-    config = tiny_config(**changes, total_steps=500)
+    config = tiny_config(**changes, total_steps=200, eval_every=200)
     with pytest.raises(DivergedError) as raised:
         train(config, tmp_path / "run")
     error = raised.value
     assert first in (None, error.step)
     order = Order(1437, 16, 0).indices(error.step - 1)
     assert error.keys == [load_source("digits", "train")[i].key for i in order.tolist()]
-    saved = sorted(
-        int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()
-    )
+    folders = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    saved = sorted(int(name) for name in folders if name.isdigit())
     assert all(step < error.step for step in saved)
     newest = f"the newest checkpoint is of step {saved[-1]}; " if saved else "none was saved; "
     assert newest in str(error)
@@ -161,7 +169,7 @@ def test_what_is_not_finite_ends_a_run_and_is_not_saved(tmp_path, monkeypatch, c
 
 def test_a_saved_state_that_is_not_finite_is_refused(finished, tmp_path, monkeypatch):
     """Runs of before could save one."""
-    monkeypatch.setattr(loop._Loop, "_check_finite", lambda *_: None)
+    monkeypatch.setattr(Divergence, "check", lambda *_: None)
     monkeypatch.setattr(Run, "train_step", poisoned(3, with_nan))
     train(tiny_config(total_steps=4), tmp_path / "run")
     monkeypatch.undo()
@@ -274,5 +282,5 @@ def test_fetches_nothing_but_to_log_evaluate_and_save(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.jax, "device_get", counted)
     config = tiny_config(total_steps=20, log_every=10, eval_every=20, checkpoint_every=20)
     train(config, tmp_path / "run")
-    assert [name for name in fetches if name == "_log"] == ["_log"] * 2
-    assert [name for name in fetches if name == "_check_finite"] == ["_check_finite"] * 4
+    assert fetches.count("_close_window") == 2
+    assert fetches.count("check") == 4

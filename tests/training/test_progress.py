@@ -1,5 +1,6 @@
 """What a user sees, on a terminal and in a file."""
 
+import contextlib
 import fcntl
 import io
 import os
@@ -10,7 +11,8 @@ import threading
 
 import pytest
 
-from resnet_jax.training.progress import Progress
+from resnet_jax.checkpoints import Layout
+from resnet_jax.training import logging
 
 
 class Clock:
@@ -21,10 +23,19 @@ class Clock:
         return self.now
 
 
-def start(stream, **changes):
-    clock = Clock()
-    arguments = {"total_steps": 400, "start_step": 0, "batch_size": 128} | changes
-    return Progress(**arguments, stream=stream, clock=clock), clock
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging, "draw_curves", lambda *_, **__: None)
+    with contextlib.ExitStack() as stack:
+
+        def begin(stream, **changes):
+            clock = Clock()
+            arguments = {"total_steps": 400, "start_step": 0, "batch_size": 128} | changes
+            layout = Layout(tmp_path / "run")
+            logger = logging.Logger(layout, title="", stream=stream, clock=clock, **arguments)
+            return stack.enter_context(logger), clock
+
+        yield begin
 
 
 def take(progress, clock, steps, seconds=0.1):
@@ -64,7 +75,7 @@ def terminal():
     os.close(master)
 
 
-def test_plain_lines():
+def test_plain_lines(start):
     stream = io.StringIO()
     progress, clock = start(stream)
     progress.note("cifar_resnet20, 269,722 parameters")
@@ -74,7 +85,6 @@ def test_plain_lines():
     take(progress, clock, range(101, 401))
     progress.train(400, {"loss": 12.5, "top1_error": 0.0, "learning_rate": 0.0005})
     progress.evaluation(400, "validation", {"top5_error": float("nan")})
-    progress.close()
     assert stream.getvalue().splitlines() == [
         "cifar_resnet20, 269,722 parameters",
         "step 100/400  train  loss 0.2134  top-1 error  5.86%  learning rate 0.1        1,280 "
@@ -86,7 +96,7 @@ def test_plain_lines():
     ]
 
 
-def test_steps_are_aligned():
+def test_steps_are_aligned(start):
     stream = io.StringIO()
     progress, _ = start(stream, total_steps=64_000)
     progress.evaluation(5, "test", {})
@@ -94,7 +104,7 @@ def test_steps_are_aligned():
     assert stream.getvalue() == "step     5/64000  test\nstep 64000/64000  test\n"
 
 
-def test_the_first_step_and_pauses_do_not_count_as_training():
+def test_the_first_step_and_pauses_do_not_count_as_training(start):
     progress, clock = start(io.StringIO())
     take(progress, clock, [1], seconds=30)  # it compiles
     progress.train(1, {})
@@ -105,7 +115,7 @@ def test_the_first_step_and_pauses_do_not_count_as_training():
     with progress.pause("evaluating"):
         clock.now += 50
     take(progress, clock, range(12, 22), seconds=0.2)
-    with progress.pause():
+    with progress.pause("saving"):
         clock.now += 50
     progress.train(21, {})
     assert progress.images_per_second == pytest.approx(640)
@@ -114,11 +124,11 @@ def test_the_first_step_and_pauses_do_not_count_as_training():
     assert progress.images_per_second == pytest.approx(1280)
 
 
-def test_a_pause_counts_for_the_time_left():
+def test_a_pause_counts_for_the_time_left(start):
     stream = io.StringIO()
     progress, clock = start(stream, total_steps=21)
     take(progress, clock, range(1, 11), seconds=1)
-    with progress.pause():
+    with progress.pause("saving"):
         clock.now += 9
     clock.now += 1
     progress.advance(11)
@@ -126,7 +136,7 @@ def test_a_pause_counts_for_the_time_left():
     assert "     128 images/s  19 s left" in stream.getvalue()  # 10 steps in 19 s, 10 to go
 
 
-def test_a_run_that_goes_on_counts_from_where_it_was():
+def test_a_run_that_goes_on_counts_from_where_it_was(start):
     stream = io.StringIO()
     progress, clock = start(stream, start_step=200)
     take(progress, clock, range(201, 302))
@@ -144,7 +154,7 @@ def test_a_run_that_goes_on_counts_from_where_it_was():
         (3600, "4 d 3 h left"),
     ],
 )
-def test_time_left(seconds, shown):
+def test_time_left(start, seconds, shown):
     stream = io.StringIO()
     progress, clock = start(stream, total_steps=102)
     take(progress, clock, range(1, 4), seconds)
@@ -152,7 +162,7 @@ def test_time_left(seconds, shown):
     assert stream.getvalue().endswith(shown + "\n")
 
 
-def test_a_slow_run_has_a_decimal():
+def test_a_slow_run_has_a_decimal(start):
     stream = io.StringIO()
     progress, clock = start(stream, batch_size=16)
     take(progress, clock, range(1, 4), 10)
@@ -160,7 +170,7 @@ def test_a_slow_run_has_a_decimal():
     assert "    1.6 images/s" in stream.getvalue()
 
 
-def test_a_bar_on_a_terminal(terminal):
+def test_a_bar_on_a_terminal(start, terminal):
     stream, finish = terminal
     progress, clock = start(stream)
     take(progress, clock, range(1, 101))
@@ -170,8 +180,7 @@ def test_a_bar_on_a_terminal(terminal):
     progress.note("a note")
     take(progress, clock, range(101, 151))
     progress.train(150, {"loss": 0.1, "top1_error": 2.5, "learning_rate": 0.1})
-    progress.close()
-    progress.close()
+    progress.__exit__()
     frames = [frame.rstrip() for frame in finish().replace("\n", "\r").split("\r")]
     assert max(map(len, frames)) <= 100
     assert frames[1].startswith("step   0/400 ")
@@ -188,17 +197,16 @@ def test_a_bar_on_a_terminal(terminal):
     assert last.endswith("  loss 0.1000  top-1 error  2.50%  1,280 images/s  25 s left")
 
 
-def test_a_terminal_without_a_width_gets_lines(terminal):
+def test_a_terminal_without_a_width_gets_lines(start, terminal):
     stream, finish = terminal
     fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
     progress, _ = start(stream)
     progress.train(100, {"loss": 0.2134})
-    progress.close()
+    progress.__exit__()
     assert finish() == "step 100/400  train  loss 0.2134\r\n"
 
 
-def test_it_writes_to_stderr(capsys):
-    progress = Progress(400, 0, 128)
+def test_it_writes_to_stderr(start, capsys):
+    progress, _ = start(None)
     progress.note("a note")
-    progress.close()
     assert capsys.readouterr() == ("", "a note\n")

@@ -8,7 +8,7 @@ import sys
 from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 
-from resnet_jax.training.tensorboard import TensorBoard
+from resnet_jax.training.logging import TensorBoard
 
 
 def read_events(path):
@@ -35,7 +35,7 @@ def test_scalars_by_split(tmp_path):
     board = TensorBoard(tmp_path / "events", resume_step=0)
     board.write(10, "train", {"loss": 0.5, "top1_error": 12.5})
     board.write(10, "test", {"top1_error": math.nan})
-    board.close()
+    board.file.close()
     (path,) = (tmp_path / "events").iterdir()
     assert path.name.startswith("events.out.tfevents.")
     assert read_events(path)[0].file_version == "brain.Event:2"
@@ -50,7 +50,7 @@ def test_replayed_steps_replace_the_old_ones_within_a_second(tmp_path):
         board = TensorBoard(tmp_path, resume_step=resume_step)
         for step in range(resume_step + 1, 5):
             board.write(step, "train", {"loss": value})
-        board.close()
+        board.file.close()
     assert len(list(tmp_path.iterdir())) == 3
     assert [(step, value) for step, _, value in scalars(tmp_path)] == [
         (1, 1.0),
@@ -64,25 +64,25 @@ def test_what_was_flushed_is_there_without_close(tmp_path):
     board = TensorBoard(tmp_path, resume_step=0)
     for step in range(100):
         board.write(step, "train", {"loss": 1.0})
-    board.flush()
+    board.file.sync()
     assert len(scalars(tmp_path)) == 100
-    board.close()
+    board.file.close()
 
 
 def test_in_an_object_store(object_store):
     board = TensorBoard(object_store, resume_step=0)
     board.write(1, "train", {"loss": 1.0})
-    board.flush()
+    board.file.sync()
     assert scalars(object_store) == [(1, "train/loss", 1.0)]
     board.write(2, "train", {"loss": 0.5})
-    board.close()
+    board.file.close()
     assert scalars(object_store) == [(1, "train/loss", 1.0), (2, "train/loss", 0.5)]
 
 
 def test_the_records_are_those_of_tensorboardx(tmp_path):
     board = TensorBoard(tmp_path, resume_step=0)
     board.write(1, "train", {"loss": 1.0})
-    board.close()
+    board.file.close()
     (path,) = tmp_path.iterdir()
     writer = RecordWriter(str(tmp_path / "theirs"))
     for event in read_events(path):
@@ -92,6 +92,6 @@ def test_the_records_are_those_of_tensorboardx(tmp_path):
 
 
 def test_importing_it_imports_neither_tensorboardx_nor_matplotlib():
-    code = "import sys, resnet_jax.training.tensorboard, resnet_jax.training.curves\n"
+    code = "import sys, resnet_jax.training\n"
     code += "assert not {'tensorboardX', 'matplotlib'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)

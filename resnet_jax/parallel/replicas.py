@@ -1,30 +1,20 @@
-"""Replicas and processes: the only place that knows how many there are.
+"""Functions of one replica, mapped over all devices by `jax.pmap` or `jax.shard_map`."""
 
-A *replica* is one device with a whole copy of the state; it sees an equal share of every global
-batch. A *process* drives some of them: one on a laptop, one a host on a pod.
-"""
-
-import contextlib
-import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import ArrayLike, PyTree
 
-from resnet_jax.board import Board
-from resnet_jax.errors import InputError, retold, told, unknown
+from resnet_jax.errors import InputError, unknown
 
 AXIS = "replicas"
 """Name of the mapped axis, for the collectives of the functions that `Replicas.map` maps."""
 
-_LONGEST_MESSAGE = 2000  # bytes
-
-Mapping = Literal["pmap", "shard_map"]
+MapName = Literal["pmap", "shard_map"]
 Tree = TypeVar("Tree", bound=PyTree)
 
 
@@ -36,7 +26,7 @@ class Replicas:
     """
 
     def __init__(
-        self, mapping: Mapping = "pmap", *, devices: Sequence[jax.Device] | None = None
+        self, mapping: MapName = "pmap", *, devices: Sequence[jax.Device] | None = None
     ) -> None:
         """Takes the devices as replicas.
 
@@ -48,8 +38,8 @@ class Replicas:
         Raises:
           InputError: There is no such mapping.
         """
-        if mapping not in get_args(Mapping):
-            raise unknown("mapping of replicas (config.parallel)", mapping, get_args(Mapping))
+        if mapping not in get_args(MapName):
+            raise unknown("mapping of replicas (config.parallel)", mapping, get_args(MapName))
         self._mapping = mapping
         # A pod may number its devices in another order; rows go to processes as whole slices.
         self._devices = sorted(
@@ -188,139 +178,3 @@ class Replicas:
             ),
             donate_argnums=donated,
         )
-
-
-def initialize(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-) -> None:
-    """Joins the processes of a run; to be called before anything else of jax.
-
-    Without arguments jax finds them by itself on Cloud TPU, SLURM, Open MPI and Kubernetes.
-
-    Args:
-      coordinator_address: Host and port of process 0.
-      num_processes: Number of processes.
-      process_id: Number of this one.
-    """
-    jax.distributed.initialize(coordinator_address, num_processes, process_id)
-
-
-def process_index() -> int:
-    """Returns the number of this process, to name what each writes for itself."""
-    return jax.process_index()
-
-
-def is_alone() -> bool:
-    """Whether there is no other process."""
-    return jax.process_count() == 1
-
-
-def is_primary() -> bool:
-    """Whether this is the process that writes logs and reports."""
-    return jax.process_index() == 0
-
-
-def agree(number: int) -> int:
-    """Returns the primary process's number on every process."""
-    if jax.process_count() == 1:
-        return number
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def share(examples: int) -> range:
-    """Returns this process's share of what each process does alone: consecutive examples."""
-    equal = -(-examples // jax.process_count())
-    first = min(jax.process_index() * equal, examples)
-    return range(first, min(first + equal, examples))
-
-
-def gather(rows: np.ndarray, examples: int) -> np.ndarray:
-    """Returns on every process the rows of all of them, in the order of the examples.
-
-    All processes have to call it.
-
-    Args:
-      rows: What this process found, a row for each example of its `share`; of a type of at most 32
-        bits, and of the same other axes on all processes.
-      examples: What `share` was given.
-    """
-    if jax.process_count() == 1:
-        return rows
-    padding = -(-examples // jax.process_count()) - len(rows)
-    padded = np.pad(rows, [(0, padding), *[(0, 0)] * (rows.ndim - 1)])
-    return np.asarray(multihost_utils.process_allgather(padded, tiled=True))[:examples]
-
-
-def raise_together(error: Exception | None) -> None:
-    """Raises on every process what has gone wrong on one; all processes have to call it.
-
-    Else the others would wait in vain for the one that has ended.
-
-    Raises:
-      Exception: The error of the first process that has one: itself there, and elsewhere an
-        `InputError` or `ProcessError` with its message and the process.
-    """
-    if jax.process_count() == 1:
-        if error is not None:
-            raise error
-        return
-    text = b"" if error is None else told(error).encode(errors="replace")[:_LONGEST_MESSAGE]
-    mine = np.frombuffer(text.ljust(_LONGEST_MESSAGE, b"\0"), np.uint8)
-    for process, row in enumerate(np.asarray(multihost_utils.process_allgather(mine))):
-        if error is not None and process == jax.process_index():
-            raise error
-        if row.any():
-            text = row.tobytes().rstrip(b"\0").decode(errors="replace")
-            raise retold(text, process) from error
-
-
-@contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Raises on every process, at the end, what goes wrong inside on one.
-
-    All processes have to come here, and none may wait for another one inside.
-
-    Raises:
-      Exception: See `raise_together`.
-    """
-    error = None
-    try:
-        yield
-    except Exception as raised:
-        error = raised
-    raise_together(error)
-
-
-def board() -> Board | None:
-    """Returns what the processes can leave messages on, or None where there is only one.
-
-    All processes have to call it.
-    """
-    if jax.process_count() == 1:
-        return None
-    try:
-        from jax._src import distributed
-    except ImportError:  # the store of jax's coordinator has no public name, and may move
-        return None
-    store = distributed.global_state.client
-    if store is None:
-        return None
-    number = agree(secrets.randbits(31))  # no messages of another run of the same processes
-    return Board(
-        store,
-        f"resnet_jax/{number}",
-        process=jax.process_index(),
-        processes=jax.process_count(),
-    )
-
-
-def preemption_sync() -> Callable[[int], bool] | None:
-    """Returns the function by which all processes learn at the same step that one is to stop.
-
-    It takes the step, and is `None` where there is only one process.
-    """
-    if jax.process_count() == 1:
-        return None
-    return multihost_utils.reached_preemption_sync_point

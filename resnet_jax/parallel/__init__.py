@@ -1,0 +1,41 @@
+"""Replicas and processes: the only place that knows how many there are.
+
+A *replica* is one device with a whole copy of the state; it sees an equal share of every global
+batch. A *process* drives some of them: one on a laptop, one a host on a pod.
+"""
+
+from resnet_jax.parallel.processes import (
+    agree,
+    agree_on_input,
+    gather,
+    initialize,
+    is_alone,
+    is_joined,
+    is_primary,
+    leave,
+    lost_process,
+    patience,
+    preemption_sync,
+    process_index,
+    share,
+)
+from resnet_jax.parallel.replicas import AXIS, MapName, Replicas
+
+__all__ = [
+    "AXIS",
+    "MapName",
+    "Replicas",
+    "agree",
+    "agree_on_input",
+    "gather",
+    "initialize",
+    "is_alone",
+    "is_joined",
+    "is_primary",
+    "leave",
+    "lost_process",
+    "patience",
+    "preemption_sync",
+    "process_index",
+    "share",
+]

@@ -1,0 +1,183 @@
+"""The processes of a run: joining, agreeing, sharing work, and ending.
+
+A process that cannot go on ends by itself (`leave`). The others notice it in their next reduction
+(`lost_process`), or jax's coordination service ends them when its heartbeat is missing.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from resnet_jax.errors import InputError
+
+_LONGEST_REFUSAL = 2000  # bytes
+_OF_THIS_PROCESS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+
+
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_timeout: int = 10,
+    join_timeout: int = 300,
+    shutdown_timeout: int = 60,
+) -> None:
+    """Joins the processes of a run; has to be called before anything else of jax.
+
+    Without an address jax finds them by itself on Cloud TPU, SLURM, Open MPI and Kubernetes.
+
+    Args:
+      coordinator_address: Host and port of process 0.
+      num_processes: Number of processes.
+      process_id: Number of this one.
+      heartbeat_timeout: Seconds without a sign of life after which a process counts as dead and
+        jax ends the others.
+      join_timeout: Seconds that a process waits for the others to start.
+      shutdown_timeout: Seconds that a process waits for the others when its work is done.
+    """
+    jax.distributed.initialize(
+        coordinator_address,
+        num_processes,
+        process_id,
+        heartbeat_timeout_seconds=heartbeat_timeout,
+        initialization_timeout=join_timeout,
+        shutdown_timeout_seconds=shutdown_timeout,
+    )
+
+
+def is_joined() -> bool:
+    """Returns whether this process has joined others by `initialize`."""
+    return jax.distributed.is_initialized()
+
+
+def process_index() -> int:
+    """Returns the number of this process, which names the files that each writes for itself."""
+    return jax.process_index()
+
+
+def is_alone() -> bool:
+    """Returns whether there is only one process."""
+    return jax.process_count() == 1
+
+
+def is_primary() -> bool:
+    """Returns whether this is the process that writes logs and reports."""
+    return jax.process_index() == 0
+
+
+def agree(number: int) -> int:
+    """Returns the primary process's number on every process."""
+    if is_alone():
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+@contextlib.contextmanager
+def agree_on_input() -> Iterator[None]:
+    """Raises on every process, at the end, the `InputError` that one raises inside.
+
+    All processes have to get here, before the first step, and none may wait for another inside.
+    An error of another kind is raised at once, and ends this process alone.
+
+    Raises:
+      InputError: Of the first process that refuses its input; elsewhere with that one's number.
+    """
+    refusal = None
+    try:
+        yield
+    except InputError as error:
+        refusal = error
+    if is_alone():
+        if refusal is not None:
+            raise refusal
+        return
+    text = str(refusal or "").encode()[:_LONGEST_REFUSAL].ljust(_LONGEST_REFUSAL, b"\0")
+    rows = np.asarray(multihost_utils.process_allgather(np.frombuffer(text, np.uint8)))
+    refusing = [process for process, row in enumerate(rows) if row.any()]
+    if not refusing:
+        return
+    if refusal is None:
+        message = rows[refusing[0]].tobytes().rstrip(b"\0").decode(errors="replace")
+        refusal = InputError(f"{message} (process {refusing[0]})")
+    refusal.on_all_processes = True
+    raise refusal
+
+
+def share(examples: int) -> range:
+    """Returns the consecutive examples that are this process's share of a number of them."""
+    equal = -(-examples // jax.process_count())
+    first = min(jax.process_index() * equal, examples)
+    return range(first, min(first + equal, examples))
+
+
+def gather(rows: np.ndarray, examples: int) -> np.ndarray:
+    """Returns on every process the rows of all of them, in the order of the examples.
+
+    All processes have to call it.
+
+    Args:
+      rows: A row for each example of this process's `share`; of a type of at most 32 bits, and of
+        the same other axes on all processes.
+      examples: The number that `share` was given.
+    """
+    if is_alone():
+        return rows
+    padding = -(-examples // jax.process_count()) - len(rows)
+    padded = np.pad(rows, [(0, padding), *[(0, 0)] * (rows.ndim - 1)])
+    return np.asarray(multihost_utils.process_allgather(padded, tiled=True))[:examples]
+
+
+def preemption_sync() -> Callable[[int], bool] | None:
+    """Returns the function by which all processes learn at the same step that one has to stop.
+
+    It takes the step, and is None for a single process.
+    """
+    return None if is_alone() else multihost_utils.reached_preemption_sync_point
+
+
+def lost_process(error: BaseException) -> bool:
+    """Returns whether an error says that another process has ended during a collective."""
+    return (
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and is_joined()
+        and not str(error).startswith(_OF_THIS_PROCESS)
+    )
+
+
+def patience(error: BaseException | None) -> float | None:
+    """Returns how many seconds to wait for work under way, such as a save; None for no limit.
+
+    Args:
+      error: The error that ends this process, if any. Of several, the others may be needed for the
+        work: they still go on, unless one of them is lost.
+    """
+    if is_alone() or error is None or getattr(error, "on_all_processes", False):
+        return None
+    return 0 if lost_process(error) else 10
+
+
+def leave(status: int, *, on_all: bool = False) -> NoReturn:
+    """Ends this process with an exit status.
+
+    One of several ends at once, after flushing streams and logs: an ordinary end would wait for
+    the others in jax's shutdown, and become a SIGABRT.
+
+    Args:
+      status: The exit status.
+      on_all: All processes end now; they wait for one another.
+    """
+    if on_all or not is_joined():
+        sys.exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,69 @@
+"""`train.py` in which something goes wrong: `python failing_process.py FAULT FILE ARGUMENTS...`.
+
+The time at which it does is written to FILE.
+"""
+
+import errno
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from resnet_jax.cli import frame
+from resnet_jax.training.run import Run
+from tests.faults import Fault
+
+STEP = 6
+
+
+def at_step(happens):
+    """Lets something happen before a step."""
+    method = Run.train_step
+
+    def train_step(run, statistics):
+        take, step = method(run, statistics), 0
+
+        def counted(state, batch):
+            nonlocal step
+            step += 1
+            if step == STEP:
+                note()
+                happens()
+            return take(state, batch)
+
+        return counted
+
+    Run.train_step = train_step
+
+
+def note():
+    pathlib.Path(sys.argv[2]).write_text(str(time.time()))
+
+
+def fail(*_):
+    raise ZeroDivisionError("in the step")
+
+
+def disk_full(*_):
+    note()
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_input(*_):
+    note()
+    raise OSError(errno.EIO, "Input/output error")
+
+
+FAULTS = {
+    "input": lambda: Fault("resnet_jax.data.images:MemoryImages.read", "*", no_input).inject(),
+    "step": lambda: at_step(fail),
+    "kill": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "arrays": lambda: Fault("os:rename", "*|*/4.*/training", disk_full).inject(),
+    "manifest": lambda: Fault("os:replace", "*|*/4/manifest.json", disk_full).inject(),
+    "none": lambda: None,
+}
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    frame.run("train", sys.argv[3:], name="train.py")
