@@ -9,21 +9,18 @@ host, and `preprocess` does the arithmetic on the device.
 from resnet_jax.data.augment import Augmentation, augmentation, preprocess
 from resnet_jax.data.bad_records import BadRecords, read_ledger
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
-from resnet_jax.data.crops import Box, CentreCrop, Crops, InceptionCrop, RandomCrop, ScaleJitter
+from resnet_jax.data.crops import Box, CentreCrop, InceptionCrop, ScaleJitter
 from resnet_jax.data.decoding.decode import Interpolation, decode_crop
 from resnet_jax.data.draws import Draws, Stream
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
 from resnet_jax.data.order import Order
-from resnet_jax.data.prefetch import Prefetch, prefetch
-from resnet_jax.data.sources.digits import Digits, digits_splits
+from resnet_jax.data.prefetch import prefetch
+from resnet_jax.data.sources.digits import Digits
 from resnet_jax.data.sources.folder import FolderSplit, folder_splits
-from resnet_jax.data.sources.mnist import Mnist, mnist_splits
-from resnet_jax.data.sources.prepared import PreparedSplit, prepared_splits
 from resnet_jax.data.sources.source import Example, Source
-from resnet_jax.data.sources.splits import Splits, select
+from resnet_jax.data.sources.splits import select
 from resnet_jax.data.statistics import (
-    ColorOf,
     MeanOf,
     Statistics,
     StdOf,
@@ -37,8 +34,6 @@ __all__ = [
     "Batch",
     "Box",
     "CentreCrop",
-    "ColorOf",
-    "Crops",
     "DecodedImages",
     "Digits",
     "Draws",
@@ -49,28 +44,20 @@ __all__ = [
     "Interpolation",
     "MeanOf",
     "MemoryImages",
-    "Mnist",
     "Order",
-    "Prefetch",
-    "PreparedSplit",
-    "RandomCrop",
     "ScaleJitter",
     "Source",
-    "Splits",
     "Statistics",
     "StdOf",
     "Stream",
     "augmentation",
     "decode_crop",
-    "digits_splits",
     "eval_batches",
     "folder_splits",
     "load_images",
     "load_source",
     "measure_statistics",
-    "mnist_splits",
     "prefetch",
-    "prepared_splits",
     "preprocess",
     "read_ledger",
     "select",

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int32
@@ -25,26 +26,11 @@ class Box(NamedTuple):
     lower: float
 
 
-class Crops(Protocol):
-    """The boxes of the images of a batch."""
+Crops: TypeAlias = Callable[[int, int, int], Box]
+"""The boxes of the images of a batch: from an image's row, and its height and width in pixels."""
 
-    def __call__(self, row: int, height: int, width: int) -> Box:
-        """Returns a box.
-
-        Args:
-          row: The image's row of the batch.
-          height: Its height in pixels.
-          width: Its width in pixels.
-        """
-        ...
-
-
-class RandomCrop(Protocol):
-    """A way to draw boxes."""
-
-    def __call__(self, draws: Draws) -> Crops:
-        """Returns the boxes of the images of a batch, each a function of its draws and its size."""
-        ...
+RandomCrop: TypeAlias = Callable[[Draws], Crops]
+"""A way to draw boxes: each is a function of the draws of its row and the size of its image."""
 
 
 @dataclasses.dataclass(frozen=True)

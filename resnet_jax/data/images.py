@@ -98,14 +98,9 @@ class DecodedImages:
     def read(
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Decodes images.
+        """Decodes images and resamples them to the set's size; the arguments are `ImageSet`'s.
 
-        Args:
-          indices: Indices of the examples, from 0.
-          crops: The boxes of the images; None for the centre, decoded at full size.
-
-        Returns:
-          The images, resampled to the set's size, and their labels.
+        Without crops, JPEGs are decoded at full size.
 
         Raises:
           InputError: An example cannot be read, or too many; the message names it. Of several it
@@ -139,22 +134,21 @@ class DecodedImages:
         exact: bool,
     ) -> tuple[bool, int]:
         """Writes an example or a substitute; returns whether it is grey, and its label."""
-        if self._bad_records is None:
-            example = self._source[index]
-            return decode_crop(example, crop, out, self._interpolation, exact=exact), example.label
-        substitutes = self._bad_records.substitutes(index, len(self))
+        bad = self._bad_records
+        substitutes = () if bad is None else bad.substitutes(index, len(self))
         for candidate in itertools.chain([index], substitutes):
             key = None
             try:
                 example = self._source[candidate]
                 key = example.key
                 grey = decode_crop(example, crop, out, self._interpolation, exact=exact)
+                return grey, example.label
             except MemoryError:  # not the example's fault
                 raise
             except Exception as error:  # of any source
-                self._bad_records.enter(candidate, key, error, examples=len(self))
-            else:
-                return grey, example.label
+                if bad is None:
+                    raise
+                bad.enter(candidate, key, error, examples=len(self))
         raise InputError(
             f"example number {index} cannot be read, and neither can any of those that would take "
             "its place"

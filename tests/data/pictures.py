@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def photo(height, width, seed=0):
-    """Returns smooth colours, uint8 [height, width, 3]: what a JPEG is made for."""
+    """Returns smooth colours, uint8 [height, width, 3], as JPEGs are made for."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

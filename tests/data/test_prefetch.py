@@ -28,7 +28,7 @@ def wait_until(condition, seconds=5.0):
 
 
 class Counter:
-    """Counts up, and notes what it made and whether it was closed."""
+    """Counts up, and notes its items and the thread that closed it."""
 
     def __init__(self, stop=10**9):
         self.made = 0

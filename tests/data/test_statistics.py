@@ -16,7 +16,7 @@ from tests.data.pictures import photo, write_folder
 
 
 class Pixels:
-    """Images that are what they are."""
+    """Images given as an array."""
 
     class_names = ("zero", "one")
 

@@ -41,14 +41,7 @@ _REACH = 2
 
 
 class Header(NamedTuple):
-    """The header of a JPEG.
-
-    Attributes:
-      width: In pixels.
-      height: In pixels.
-      grey: Whether it has one channel.
-      block: Width of the blocks that are decoded as one, in pixels.
-    """
+    """The header of a JPEG: sizes in pixels; `block` is the width of what is decoded as one."""
 
     width: int
     height: int
@@ -66,16 +59,11 @@ class Region(NamedTuple):
 
 
 class _Region(ctypes.Structure):
-    _fields_ = (
-        ("x", ctypes.c_int),
-        ("y", ctypes.c_int),
-        ("w", ctypes.c_int),
-        ("h", ctypes.c_int),
-    )
+    _fields_ = tuple((name, ctypes.c_int) for name in ("x", "y", "width", "height"))
 
 
 class _Scale(ctypes.Structure):
-    _fields_ = (("numerator", ctypes.c_int), ("denominator", ctypes.c_int))
+    _fields_ = tuple((name, ctypes.c_int) for name in ("numerator", "denominator"))
 
 
 class _Library(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from resnet_jax.data import BadRecords, DecodedImages, Example
 from tests.data.pictures import encode, photo
 
-MEMORY = 1 << 30  # bytes, beyond what there is when it begins
+MEMORY = 1 << 30  # bytes, beyond those in use at the start
 SIZE = 32
 
 
@@ -93,7 +93,7 @@ class Whole:
 
 
 class Replacing(BadRecords):
-    """Enters what is bad, and takes its place by nothing: each image is looked at once."""
+    """Enters bad images and has no substitutes: each image is read once."""
 
     def substitutes(self, index, examples):
         return iter(())

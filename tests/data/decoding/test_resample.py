@@ -27,7 +27,7 @@ def of_pillow(pixels, box, size, interpolation):
 
 
 def both(pixels, box, size, interpolation):
-    """Returns what is compiled gives, and Pillow."""
+    """Returns the pixels of the compiled form and of Pillow."""
     ours = np.zeros((*size, 3), np.uint8)
     resample(words(pixels), *box, _SUPPORT[interpolation], ours)
     return ours, of_pillow(pixels, box, size, interpolation)
