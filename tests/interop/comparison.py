@@ -1,20 +1,18 @@
 """A network of ours against one of torch's (or of Keras') with the same weights, in both modes."""
 
-import contextlib
 import functools
 import re
-import sys
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import traverse_util
 
 from resnet_jax.interop.families import key_map
 from tests.interop.references import library, logits_of
+from tests.precision import double_precision
 from tests.quick import QUICK
 
 
@@ -104,21 +102,6 @@ def evaluate(pretrained, images):
     """Returns our logits in evaluation, in float32."""
     apply = functools.partial(pretrained.network.apply, train=False)
     return np.asarray(jax.jit(apply, compiler_options=QUICK)(pretrained.variables, images))
-
-
-@contextlib.contextmanager
-def double_precision():
-    """Runs the networks in float64, where they say float32."""
-
-    class Double:
-        float32 = jnp.float64
-        __getattr__ = staticmethod(functools.partial(getattr, jnp))
-
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        for name, module in list(sys.modules.items()):
-            if name.startswith("resnet_jax.models.") and hasattr(module, "jnp"):
-                patch.setattr(module, "jnp", Double())
-        yield
 
 
 def train_ours(pretrained, images, labels):
