@@ -1,6 +1,8 @@
 """Runs that are killed, stopped, damaged and moved, to the full."""
 
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +10,6 @@ import pytest
 from tests.faults import FAULTS, Fault, press_ctrl_c_twice
 from tests.launcher import finished, launcher, reference  # noqa: F401
 from tests.outcomes import Outcome, read_checkpoints
-from tests.random_kills import kill_at_random
 from tests.test_killed_runs import assert_killed_and_finished
 from tests.test_resumed_runs import assert_damage_is_mended
 
@@ -63,9 +64,26 @@ def test_killed_again_and_again(names, launcher, reference, tmp_path):
 
 
 def test_killed_ten_times_at_random_moments(launcher, tmp_path):
+    """A run that has ended too early for the next kill is begun anew."""
+    started = time.monotonic()
     launcher.finish(tmp_path / "reference", total_steps=150)
+    longest = time.monotonic() - started
     expected = Outcome.of(tmp_path / "reference")
-    kill_at_random(launcher, tmp_path, expected, times=10, total_steps=150)
+    random = np.random.default_rng(10)
+    killed, name = 0, 0
+    while killed < 10:
+        trainer = launcher.start(tmp_path / str(name), total_steps=150)
+        trainer.wait_until_said("parameters")  # of the line that introduces a run
+        time.sleep(random.uniform(0, longest / 5))
+        trainer.send(signal.SIGKILL)
+        status = trainer.wait()
+        assert status in (0, -signal.SIGKILL), trainer.said()
+        if status == 0:
+            assert Outcome.of(tmp_path / str(name)) == expected
+            name += 1
+        killed += status != 0
+    launcher.finish(tmp_path / str(name), total_steps=150)
+    assert Outcome.of(tmp_path / str(name)) == expected
 
 
 def test_damage_to_any_file_is_mended(launcher, finished, reference, tmp_path):
