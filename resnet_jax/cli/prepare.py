@@ -14,7 +14,7 @@ from etils import epath
 
 from resnet_jax.cli.frame import Parser
 from resnet_jax.data.load import load_splits
-from resnet_jax.data.prepare import Settings, examples_in, prepare, verify
+from resnet_jax.data.prepare import Settings, prepare, read_manifest, verify
 from resnet_jax.errors import InputError, unknown
 
 RESUME = "; the same command goes on"
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     if given.source is None:
         raise InputError("--source is not given; it is folder, tfds or mnist")
-    settings = Settings(given.shorter_side, given.quality, given.format, given.examples_per_shard)
+    settings = Settings(given.shorter_side, given.quality, given.examples_per_shard)
     if given.source == "folder" and given.path is not None:
         inside, root = (epath.Path(p).expanduser().resolve() for p in (given.out, given.path))
         if inside == root or root in inside.parents:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
         skip_bad=given.skip_bad,
         workers=given.workers,
     )
-    _report(folder, examples_in(folder), "is prepared")
+    _report(folder, read_manifest(folder)["examples"], "is prepared")
 
 
 def _parser() -> Parser:
@@ -72,7 +72,6 @@ def _parser() -> Parser:
     add("--version", default="1.0.0", help="version of the data set (%(default)s)")
     add("--shorter_side", type=int, metavar="N", help="shrink images whose shorter side is longer")
     add("--quality", type=int, default=usual.quality, help="of shrunk JPEGs (%(default)s)")
-    add("--format", default=usual.format, help="of the files, only %(default)s")
     add(
         "--examples_per_shard",
         type=int,

@@ -4,7 +4,7 @@
 """
 
 from resnet_jax.data.prepare.plan import Settings
-from resnet_jax.data.prepare.verify import examples_in, verify
+from resnet_jax.data.prepare.verify import read_manifest, verify
 from resnet_jax.data.prepare.write import prepare
 
-__all__ = ["Settings", "examples_in", "prepare", "verify"]
+__all__ = ["Settings", "prepare", "read_manifest", "verify"]

@@ -14,6 +14,7 @@ from resnet_jax.data.sources.source import Source
 from resnet_jax.errors import InputError
 
 FORMAT = "array_record"
+"""The format that is written; TFRecord is only read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,23 +24,23 @@ class Settings:
     Attributes:
       shorter_side: The most pixels of the shorter of height and width; None for any number.
       quality: Quality of the JPEGs that are encoded, 1 to 100.
-      format: "array_record", the only format that is written.
       examples_per_shard: About how many examples a file has.
+      format: Of the files.
+
+    Raises:
+      InputError: A value is out of range.
     """
 
     shorter_side: int | None = None
     quality: int = 90
-    format: str = FORMAT
     examples_per_shard: int = 2048
+    format: str = dataclasses.field(default=FORMAT, init=False)
 
     def __post_init__(self) -> None:
-        """Raises InputError where a value is out of range."""
         if self.shorter_side is not None and self.shorter_side < 1:
             raise InputError(f"the shorter side has at least 1 pixel, not {self.shorter_side}")
         if not 1 <= self.quality <= 100:
             raise InputError(f"the quality of a JPEG is 1 to 100, not {self.quality}")
-        if self.format != FORMAT:
-            raise InputError(f"data sets are read in other formats, but written as {FORMAT} only")
         if self.examples_per_shard < 1:
             raise InputError(f"a file has at least 1 example, not {self.examples_per_shard}")
 
@@ -57,10 +58,6 @@ class Plan:
     """All that decides about the bytes of a prepared data set, besides its images.
 
     Attributes:
-      name: Name of the data set.
-      version: Its version, as "1.0.0".
-      settings: How images are stored.
-      class_names: The names of the classes.
       counts: Number of examples of each split of the source.
       encoder: The JPEG encoder; another one encodes the same image to other bytes.
     """
@@ -81,17 +78,8 @@ class Plan:
                 start, stop = count * shard // number, count * (shard + 1) // number
                 yield Shard(file, split, range(start, stop))
 
-    def to_json(self) -> str:
-        """Returns the plan as JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
     def refuse_other(self, folder: epath.Path, how: str, other: Mapping[str, object]) -> None:
-        """Refuses to take another plan, as read from JSON, for this one.
-
-        Args:
-          folder: Where the data set is.
-          how: What was done there by the other plan, "begun" or "prepared".
-          other: The other plan.
+        """Refuses a folder that was "begun" or "prepared" (`how`) by another plan, read from JSON.
 
         Raises:
           InputError: Names the first value that differs.
@@ -104,6 +92,10 @@ class Plan:
                     f"{folder} was {how} with {key} {reprlib.repr(one)} and not "
                     f"{reprlib.repr(another)}; take another place or version, or delete it"
                 )
+
+    def to_json(self) -> str:
+        """Returns the plan as JSON."""
+        return json.dumps(dataclasses.asdict(self))
 
 
 def make_plan(sources: Mapping[str, Source], name: str, version: str, settings: Settings) -> Plan:

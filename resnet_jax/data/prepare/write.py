@@ -6,28 +6,27 @@ finished. A preparation that was killed goes on with the shards that are missing
 
 import contextlib
 import errno
+import itertools
 import json
 import os
+import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from etils import epath
 from tqdm import tqdm
 
 from resnet_jax.data.prepare.plan import Plan, Settings, Shard, make_plan
 from resnet_jax.data.prepare.shrink import BadImageError, shrink
-from resnet_jax.data.prepare.verify import LAST, features, finish, read_manifest
+from resnet_jax.data.prepare.verify import BAD, LAST, features, finish, read_manifest
 from resnet_jax.data.sources.prepared import UNFINISHED
 from resnet_jax.data.sources.source import Source
 from resnet_jax.data.workers import worker_count
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local, make_durable, try_lock, write_atomically
-
-_BAD_FILE = "bad.jsonl"
 
 
 class _Bad(TypedDict):
@@ -37,10 +36,6 @@ class _Bad(TypedDict):
     split: str
     key: str
     error: str
-
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 def prepare(
@@ -93,21 +88,14 @@ def prepare(
             plan.refuse_other(folder, "prepared", there)
         else:
             _begin(folder, plan)
-            shards = _write_shards(folder, plan, sources, skip_bad, workers)
-            finish(folder, plan, shards, [_BAD_FILE] if (folder / _BAD_FILE).exists() else [])
-        scratch = (folder / UNFINISHED).parent
-        if scratch.exists():
-            scratch.rmtree()
+            finish(folder, plan, _write_shards(folder, plan, sources, skip_bad, workers))
+        shutil.rmtree((folder / UNFINISHED).parent, ignore_errors=True)
     return folder
 
 
 @contextlib.contextmanager
 def _only_writer(folder: epath.Path) -> Iterator[None]:
-    """Makes a folder and keeps other processes from preparing it at the same time.
-
-    Raises:
-      InputError: Another one does, or the folder cannot be made.
-    """
+    """Makes a folder and keeps other processes from preparing it at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -122,11 +110,7 @@ def _only_writer(folder: epath.Path) -> Iterator[None]:
 
 
 def _begin(folder: epath.Path, plan: Plan) -> None:
-    """Writes the plan to the folder, or compares it with the one that is there.
-
-    Raises:
-      InputError: Something else is in the folder, or the beginning of something else.
-    """
+    """Writes the plan to the folder, or compares it with the one that is there."""
     path = folder / UNFINISHED
     if path.exists():
         plan.refuse_other(folder, "begun", json.loads(path.read_bytes()))
@@ -142,27 +126,48 @@ def _begin(folder: epath.Path, plan: Plan) -> None:
 def _write_shards(
     folder: epath.Path, plan: Plan, sources: Mapping[str, Source], skip_bad: float, workers: int
 ) -> dict[str, int]:
-    """Writes the shards that are missing; returns the number of examples of each.
+    """Writes the shards that are missing; returns the number of examples of each, in order.
 
     Raises:
       InputError: Too many images cannot be decoded.
     """
     from array_record.python.array_record_module import ArrayRecordReader
 
-    shards = list(plan.shards())
-    listed = _read_bad(folder)
-    examples: dict[str, int] = {}
-    for shard in shards:
-        left_out = sum(each.get("shard") == shard.file for each in listed)
-        reader = ArrayRecordReader(os.fspath(folder / shard.file))
-        found = reader.num_records()  # 0 of a file that is missing or damaged
-        if reader.ok() and found == len(shard.indices) - left_out:
-            examples[shard.file] = found
-    bad = [each for each in listed if each.get("shard") in examples]
-    todo = [shard for shard in shards if shard.file not in examples]
-    tasks = ((shard, index) for shard in todo for index in shard.indices)
-    total = sum(plan.counts.values())
-    _check_bad(folder, bad, skip_bad, total)
+    path, total = folder / BAD, sum(plan.counts.values())
+    listed = list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
+    bad: dict[str, list[_Bad]] = {}
+    todo = []
+    for shard in plan.shards():
+        bad[shard.file] = [each for each in listed if each.get("shard") == shard.file]
+        reader = ArrayRecordReader(os.fspath(folder / shard.file))  # not ok if it is missing
+        if not reader.ok() or reader.num_records() != len(shard.indices) - len(bad[shard.file]):
+            bad[shard.file] = []
+            todo.append(shard)
+
+    def write_bad() -> None:
+        lines = [json.dumps(each) + "\n" for each in itertools.chain(*bad.values())]
+        if lines:
+            write_atomically(path, "".join(lines).encode())
+        else:
+            path.unlink(missing_ok=True)
+
+    def check_bad() -> None:
+        count = sum(map(len, bad.values()))
+        if count <= skip_bad * total:
+            return
+        if not skip_bad:
+            first = next(itertools.chain(*bad.values()))
+            raise InputError(
+                f"image {first['key']} of {first['split']} cannot be prepared: {first['error']}; "
+                "--skip_bad=0.001 leaves out up to one in a thousand, and lists them"
+            )
+        write_bad()
+        raise InputError(
+            f"{count} of {total} images cannot be prepared, which is more than the share of "
+            f"{skip_bad} that may be left out; {path} lists them"
+        )
+
+    check_bad()
     with (
         ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool,
         tqdm(
@@ -174,26 +179,26 @@ def _write_shards(
             mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds: in a log, a line
         ) as bar,
     ):
+        tasks = ((shard, index) for shard in todo for index in shard.indices)
         encoded = _in_order(pool, _encoder(plan, sources), tasks, ahead=4 * workers)
 
-        def records(count: int) -> Iterator[bytes]:
-            for record in islice(encoded, count):
+        def records(shard: Shard) -> Iterator[bytes]:
+            for record in itertools.islice(encoded, len(shard.indices)):
                 bar.update()
                 if isinstance(record, bytes):
                     yield record
                 else:
-                    bad.append(record)
-                    _check_bad(folder, bad, skip_bad, total)
+                    bad[shard.file].append(record)
+                    check_bad()
 
         for shard in todo:
             partial = (folder / UNFINISHED).with_name(shard.file)
-            examples[shard.file] = _write_file(partial, records(len(shard.indices)))
-            _write_bad(folder, bad)
+            _write_file(partial, records(shard))
+            write_bad()
             os.replace(partial, folder / shard.file)
             make_durable(folder)
-    order = [shard.file for shard in shards]
-    _write_bad(folder, sorted(bad, key=lambda each: order.index(each["shard"])))
-    return {file: examples[file] for file in order}
+    write_bad()
+    return {shard.file: len(shard.indices) - len(bad[shard.file]) for shard in plan.shards()}
 
 
 def _encoder(
@@ -222,20 +227,23 @@ def _encoder(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_In], _Out], tasks: Iterable[_In], ahead: int
-) -> Iterator[_Out]:
+    pool: ThreadPoolExecutor,
+    encode: Callable[[tuple[Shard, int]], bytes | _Bad],
+    tasks: Iterable[tuple[Shard, int]],
+    ahead: int,
+) -> Iterator[bytes | _Bad]:
     """Yields the results of tasks in their order; threads work on the next `ahead` of them."""
-    waiting: deque[Future[_Out]] = deque()
+    waiting: deque[Future[bytes | _Bad]] = deque()
     for task in tasks:
-        waiting.append(pool.submit(work, task))
+        waiting.append(pool.submit(encode, task))
         if len(waiting) == ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _write_file(path: epath.Path, records: Iterable[bytes]) -> int:
-    """Writes a durable file of records; returns how many."""
+def _write_file(path: epath.Path, records: Iterable[bytes]) -> None:
+    """Writes a durable file of records."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     def to_disk(call: Callable[..., object], *arguments: bytes) -> None:
@@ -244,43 +252,11 @@ def _write_file(path: epath.Path, records: Iterable[bytes]) -> int:
         except RuntimeError as error:  # as on a full disk
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error
 
-    count = 0
     # Images are compressed already.
     writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
     try:
         for record in records:
             to_disk(writer.write, record)
-            count += 1
     finally:
         to_disk(writer.close)
     make_durable(path)
-    return count
-
-
-def _read_bad(folder: epath.Path) -> list[_Bad]:
-    path = folder / _BAD_FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _write_bad(folder: epath.Path, bad: Sequence[_Bad]) -> None:
-    lines = [json.dumps(each) + "\n" for each in bad]
-    if lines:
-        write_atomically(folder / _BAD_FILE, "".join(lines).encode())
-    else:
-        (folder / _BAD_FILE).unlink(missing_ok=True)
-
-
-def _check_bad(folder: epath.Path, bad: Sequence[_Bad], share: float, total: int) -> None:
-    """Raises InputError where more images cannot be decoded than their share; it lists them."""
-    if len(bad) <= share * total:
-        return
-    if not share:
-        raise InputError(
-            f"image {bad[0]['key']} of {bad[0]['split']} cannot be prepared: {bad[0]['error']}; "
-            "--skip_bad=0.001 leaves out up to one in a thousand, and lists them"
-        )
-    _write_bad(folder, bad)
-    raise InputError(
-        f"{len(bad)} of {total} images cannot be prepared, which is more than the share of {share} "
-        f"that may be left out; {folder / _BAD_FILE} lists them"
-    )

@@ -195,10 +195,6 @@ def test_refusals(tmp_path, arguments, message):
     [
         ({"shorter_side": 0}, "the shorter side has at least 1 pixel, not 0"),
         ({"quality": 101}, "the quality of a JPEG is 1 to 100, not 101"),
-        (
-            {"format": "tfrecord"},
-            "data sets are read in other formats, but written as array_record only",
-        ),
         ({"examples_per_shard": 0}, "a file has at least 1 example, not 0"),
     ],
 )

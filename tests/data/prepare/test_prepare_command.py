@@ -88,7 +88,6 @@ def test_bad_images(root, tmp_path, capsys):
             "there is no split of digits 'tset'; did you mean test?",
         ),
         ("--out o --source digits --quality 0", "the quality of a JPEG is 1 to 100, not 0"),
-        ("--out o --source digits --format tar", "data sets are read in other formats"),
     ],
 )
 def test_refusals(arguments, message, tmp_path, monkeypatch):
