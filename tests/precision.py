@@ -20,7 +20,11 @@ def double_precision():
         float32 = jnp.float64
         __getattr__ = staticmethod(functools.partial(getattr, jnp))
 
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),  # flax keeps some numbers of its own in float32
+    ):
         for name, module in list(sys.modules.items()):
             if name.startswith(_ROOMS) and hasattr(module, "jnp"):
                 patch.setattr(module, "jnp", Double())
