@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from resnet_jax.cli.frame import Flags
-from resnet_jax.doctor import Subject, measure, report
+from resnet_jax.doctor import describe, measure, report
 from resnet_jax.errors import InputError
 from resnet_jax.parallel import is_primary
+from resnet_jax.training.run import Run
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,11 +35,11 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"--seconds is {seconds.value}; it has to be a number")
     say = _say if is_primary() else lambda line: None
     say("loading")
-    subject = Subject.from_config(config.value)
-    findings = measure(subject, seconds=seconds.value, say=say)
+    run = Run.from_config(config.value)
+    findings = measure(run, seconds=seconds.value, say=say)
     say("")
     if is_primary():
-        print(report(subject.case, findings))
+        print(report(describe(run), findings))
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Measures the parts of a run, one after the other."""
+"""Measurements of the parts of a run, one after the other."""
 
 import collections
 import dataclasses
@@ -9,7 +9,7 @@ import platform
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -17,7 +17,6 @@ import flax
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int64, PyTree
-from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
@@ -26,7 +25,6 @@ from resnet_jax.data import (
     DecodedImages,
     Draws,
     Example,
-    ImageSet,
     Order,
     ScaleJitter,
     Source,
@@ -35,104 +33,141 @@ from resnet_jax.data import (
     prefetch,
 )
 from resnet_jax.data.workers import cores, worker_count
-from resnet_jax.doctor.findings import Case, Findings
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local
 from resnet_jax.training.run import Run
 
 _STEPS_AHEAD = 2  # as in training
 _MOST_HELD = 256  # examples that are decoded again and again
-_LEAST_TIMED, _MOST_TIMED = 3, 1000
 _ENDLESS = 10**9  # steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
-    """A run and the parts of it that are measured.
+class Case:
+    """Properties of a run that matter for its speed.
 
     Attributes:
-      run: The run.
-      source: Its training examples, encoded.
-      decoder: Function from a source and a number of threads to the images that they decode.
+      heading: Lines with the network, the data, the devices and the versions of libraries.
+      examples: Number of training images.
+      batch_size: Images of a step, over all devices.
+      image_shape: Height, width and channels of the network's input.
+      dtype: Type of the arithmetic.
+      in_memory: Whether the images are decoded once, before the first step.
+      crops: Whether another part of each image is decoded each time.
+      prepared: Whether the source is a data set of tensorflow_datasets, not a folder of images.
+      data_flags: Arguments of `prepare` for the source.
+      shorter_side: Pixels of an image's shorter side that its crops make use of.
+      remote: Whether the source is in an object store.
+      workers: Number of threads that decode.
+      prefetch: Number of batches that are made ahead.
+      shares_cores: Whether the devices are this machine's own cores.
+      host_memory: Bytes of this machine's memory.
     """
 
-    run: Run
-    source: Source
-    decoder: Callable[[Source, int], ImageSet]
-
-    @classmethod
-    def from_config(cls, config: ConfigDict) -> "Subject":
-        """Makes the parts of a run.
-
-        Raises:
-          InputError: The config contradicts itself or the data, or asks for something missing.
-        """
-        data = config.data
-
-        def decoder(source: Source, threads: int) -> ImageSet:
-            return DecodedImages(
-                source,
-                data.image_size,
-                resize=data.eval_resize,
-                interpolation=data.interpolation,
-                workers=threads,
-                bad_records=BadRecords(data.train_split, data.max_bad_share),
-            )
-
-        run = Run.from_config(config)
-        source = load_source(data.source, data.train_split, name=data.name, path=data.path)
-        return cls(run, source, decoder)
-
-    @property
-    def case(self) -> Case:
-        """Properties of the run that matter for its speed."""
-        run, config, data = self.run, self.run.config, self.run.config.data
-        heading = (
-            f"{config.model.name} on {len(run.train_images):,} images of "
-            f"{configs.data_name(config)}, {data.train_split}\n"
-            f"{run.replicas}; {cores()} cores\n"
-            f"Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}, "
-            f"numpy {np.__version__}"
-        )
-        flags = {"source": data.source, "path": data.path}
-        if data.source == "tfds":
-            flags["name"] = data.name
-        return Case(
-            heading=heading,
-            examples=len(run.train_images),
-            batch_size=config.batch_size,
-            image_shape=run.train_images.image_shape,
-            dtype=config.dtype,
-            in_memory=data.in_memory,
-            crops=run.augmentation.crop is not None,
-            prepared=data.source == "tfds",
-            data_flags=" ".join(f"--{k} {shlex.quote(v)}" for k, v in flags.items() if v),
-            shorter_side=_shorter_side(run),
-            remote=data.path is not None and not is_local(data.path),
-            workers=worker_count(data.workers),
-            prefetch=config.prefetch,
-            shares_cores=jax.default_backend() == "cpu",
-            host_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        )
+    heading: str
+    examples: int
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    dtype: str
+    in_memory: bool
+    crops: bool
+    prepared: bool
+    data_flags: str
+    shorter_side: int
+    remote: bool
+    workers: int
+    prefetch: int
+    shares_cores: bool
+    host_memory: int
 
 
-def measure(
-    subject: Subject, *, seconds: float, say: Callable[[str], None] = lambda line: None
-) -> Findings:
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """The rate of each part of a run on its own, and of all of them together, in images/s.
+
+    Attributes:
+      reading: Encoded examples from the source, by as many threads as decode.
+      encoded_bytes: Mean size of an encoded image.
+      read_seconds: Median time from asking for an example to having it.
+      decoding: Crops of examples in memory, by the number of threads.
+      batches: The whole input on the host: reading, decoding and putting together.
+      transfer: Batches from the host to the devices.
+      sent_bytes: Size of an image of a batch, with its random numbers.
+      step: Steps whose batch is on the devices.
+      compile_seconds: Time to compile the step.
+      step_bytes: Memory of a device that the step takes, with state and batch; None if unknown.
+      device_bytes: Memory of a device; None if unknown.
+      together: All of it, as in training.
+    """
+
+    reading: float
+    encoded_bytes: float
+    read_seconds: float
+    decoding: Mapping[int, float]
+    batches: float
+    transfer: float
+    sent_bytes: float
+    step: float
+    compile_seconds: float
+    step_bytes: int | None
+    device_bytes: int | None
+    together: float
+
+
+def describe(run: Run) -> Case:
+    """Returns the properties of a run that matter for its speed."""
+    config, data = run.config, run.config.data
+    heading = (
+        f"{config.model.name} on {len(run.train_images):,} images of "
+        f"{configs.data_name(config)}, {data.train_split}\n"
+        f"{run.replicas}; {cores()} cores\n"
+        f"Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}, "
+        f"numpy {np.__version__}"
+    )
+    tfds = data.source == "tfds"
+    flags = {"source": data.source, "path": data.path, "name": data.name if tfds else None}
+    match run.augmentation.crop:
+        case ScaleJitter(longest=longest):
+            shorter_side = longest
+        case None:
+            shorter_side = data.eval_resize or data.image_size
+        case _:
+            # Crops of a quarter of the area and more are not enlarged.
+            shorter_side = 2 * data.image_size
+    return Case(
+        heading=heading,
+        examples=len(run.train_images),
+        batch_size=config.batch_size,
+        image_shape=run.train_images.image_shape,
+        dtype=config.dtype,
+        in_memory=data.in_memory,
+        crops=run.augmentation.crop is not None,
+        prepared=tfds,
+        data_flags=" ".join(f"--{k} {shlex.quote(v)}" for k, v in flags.items() if v),
+        shorter_side=shorter_side,
+        remote=data.path is not None and not is_local(data.path),
+        workers=worker_count(data.workers),
+        prefetch=config.prefetch,
+        shares_cores=jax.default_backend() == "cpu",
+        host_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+
+
+def measure(run: Run, *, seconds: float, say: Callable[[str], None]) -> Findings:
     """Measures each part of a run on its own, then all of them together.
 
     Examples are read anew each time, as in training, as long as the data suffice: read again, they
     would come from the memory of this machine.
 
     Args:
-      subject: The run.
+      run: The run; its training images are read from their source once more, encoded.
       seconds: About how long it takes, without compiling; longer if a step takes seconds.
       say: Called with the name of the part that is measured next.
 
     Raises:
       InputError: An example cannot be read, or this is one of several processes under `jax.pmap`.
     """
-    run, config = subject.run, subject.run.config
+    config, data = run.config, run.config.data
     share = seconds / 5
     rows = run.replicas.rows(config.batch_size)
     if config.parallel == "pmap" and rows != slice(0, config.batch_size):
@@ -141,19 +176,20 @@ def measure(
             "in several processes the step is measured as jax.shard_map maps it; add "
             "--config.parallel=shard_map"
         )
+    source = load_source(data.source, data.train_split, name=data.name, path=data.path)
     order = Order(len(run.train_images), config.batch_size, config.seed)
     # Each part reads a quarter of its own.
     quarter = max(1, len(run.train_images) // config.batch_size // 4)
     # This process reads and decodes these rows; the others do as much at the same time.
     of_all = config.batch_size / (rows.stop - rows.start)
-    workers = worker_count(config.data.workers)
+    workers = worker_count(data.workers)
 
     say("reading")
     sizes, waits = [], []
 
     def read(index: int) -> None:
         start = time.perf_counter()
-        image = subject.source[index].image
+        image = source[index].image
         waits.append(time.perf_counter() - start)
         sizes.append(len(image) if isinstance(image, bytes) else image.nbytes)
 
@@ -162,13 +198,20 @@ def measure(
         read_batches = (list(pool.map(read, indices)) for indices in batches_of_indices)
         reading = config.batch_size / seconds_each(read_batches, share / 2)
 
-    held = _Held(subject.source, order.indices(quarter)[rows][:_MOST_HELD])
+    held = _Held(source, order.indices(quarter)[rows][:_MOST_HELD])
     most = max(workers, cores())
     counts = sorted({workers, most, *(2**n for n in range(most.bit_length()))})
     decoding = {}
     for count in counts:
         say(f"decoding in {count} thread{'s' if count > 1 else ''}")
-        images = subject.decoder(held, count)
+        images = DecodedImages(
+            held,
+            data.image_size,
+            resize=data.eval_resize,
+            interpolation=data.interpolation,
+            workers=count,
+            bad_records=BadRecords(data.train_split, data.max_bad_share),
+        )
         draws = (
             Draws(config.seed, step, len(held), slice(0, len(held))) for step in itertools.count()
         )
@@ -213,25 +256,19 @@ def measure(
 
 
 def seconds_each(items: Iterator[object], limit: float) -> float:
-    """Returns the mean time between two items of an iterator, in seconds.
+    """Returns the mean time between two items of an endless iterator, in seconds.
 
     The mean, because batches that are made ahead come in bursts. The first two items do not count,
-    because some work is done once. All processes take equally many.
-
-    Args:
-      items: An iterator without end, which waits until each item is there.
-      limit: About how long it may take, in seconds. Three items are timed even if they take longer,
-        or one if that alone does.
+    because some work is done once. All processes take equally many: as many as take about `limit`
+    seconds, but three to 1,000, or one if that alone takes longer.
     """
     next(items)
     next(items)
     start = time.perf_counter()
     next(items)
     first = time.perf_counter() - start
-    count = 1
-    if first <= limit:
-        count = min(max(math.ceil(limit / max(first, 1e-9)), _LEAST_TIMED), _MOST_TIMED)
-    count = parallel.agree(count)
+    wanted = 1 if first > limit else max(3, math.ceil(min(limit / max(first, 1e-9), 1000)))
+    count = parallel.agree(wanted)
     for _ in range(count - 1):
         next(items)
     return (time.perf_counter() - start) / count
@@ -279,15 +316,3 @@ class _Training:
             ahead.append(metrics["loss"])
             if len(ahead) > _STEPS_AHEAD:
                 yield ahead.popleft().block_until_ready()
-
-
-def _shorter_side(run: Run) -> int:
-    """Returns how many pixels of their shorter side images can be shrunk to."""
-    size = run.config.data.image_size
-    match run.augmentation.crop:
-        case ScaleJitter(longest=longest):
-            return longest
-        case None:
-            return run.config.data.eval_resize or size
-        case _:
-            return 2 * size  # crops of a quarter of the area and more are not enlarged

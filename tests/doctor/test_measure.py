@@ -4,17 +4,21 @@ import dataclasses
 import itertools
 import sys
 import time
+from functools import partial
 
 import pytest
 
 from resnet_jax.data import DecodedImages
-from resnet_jax.doctor import Subject, find_limit, measure, report
+from resnet_jax.doctor import describe, measure, report
 from resnet_jax.doctor.measure import seconds_each
+from resnet_jax.doctor.report import find_limit
 from resnet_jax.errors import InputError
 from resnet_jax.training.run import Run
 from tests.data.pictures import write_folder
 from tests.tiny import tiny_config
 
+measure = partial(measure, say=lambda line: None)
+MODULE = sys.modules["resnet_jax.doctor.measure"]
 SLOW = 0.02  # seconds an image; what is not slowed down takes a hundredth
 
 
@@ -88,33 +92,36 @@ def decoded(source, threads=2):
     return DecodedImages(source, 8, workers=threads)
 
 
-def slow_reading(subject):
-    source = SlowSource(subject.source)
-    run = dataclasses.replace(subject.run, train_images=decoded(source))
-    return dataclasses.replace(subject, run=run, source=source)
+def slow_reading(run, monkeypatch):
+    source = SlowSource(load_source(run))
+    monkeypatch.setattr(MODULE, "load_source", lambda *_, **__: source)
+    return dataclasses.replace(run, train_images=decoded(source))
 
 
-def slow_decoding(subject):
-    run = dataclasses.replace(subject.run, train_images=SlowDecoder(subject.run.train_images))
-    return dataclasses.replace(
-        subject, run=run, decoder=lambda source, threads: SlowDecoder(decoded(source, threads))
-    )
+def slow_decoding(run, monkeypatch):
+    made = MODULE.DecodedImages
+    monkeypatch.setattr(MODULE, "DecodedImages", lambda *a, **k: SlowDecoder(made(*a, **k)))
+    return dataclasses.replace(run, train_images=SlowDecoder(run.train_images))
 
 
-def slow_steps(subject):
-    parts = {field.name: getattr(subject.run, field.name) for field in dataclasses.fields(Run)}
-    return dataclasses.replace(subject, run=SlowSteps(**parts))
+def slow_steps(run, monkeypatch):
+    return SlowSteps(**{field.name: getattr(run, field.name) for field in dataclasses.fields(Run)})
+
+
+def load_source(run):
+    data = run.config.data
+    return MODULE.load_source(data.source, data.train_split, name=data.name, path=data.path)
 
 
 @pytest.mark.parametrize(
     ("change", "limit"),
     [(slow_reading, "reading"), (slow_decoding, "decoding"), (slow_steps, "step")],
 )
-def test_names_the_part_that_was_made_slow(config, change, limit):
-    subject = change(Subject.from_config(config))
+def test_names_the_part_that_was_made_slow(config, monkeypatch, change, limit):
+    run = change(Run.from_config(config), monkeypatch)
     parts = []
-    findings = measure(subject, seconds=1.0, say=parts.append)
-    assert find_limit(subject.case, findings) == limit
+    findings = measure(run, seconds=1.0, say=parts.append)
+    assert find_limit(describe(run), findings) == limit
     slow = {
         "reading": findings.reading,
         "decoding": findings.decoding[2],
@@ -126,14 +133,14 @@ def test_names_the_part_that_was_made_slow(config, change, limit):
     assert findings.together < 1.2 * threads / SLOW
     assert parts[0] == "reading"
     assert parts[-1] == "together"
-    text = report(subject.case, findings).replace("The step", "Step")
+    text = report(describe(run), findings).replace("The step", "Step")
     assert f"{limit.capitalize()} limits" in text
 
 
 def test_images_in_memory():
-    subject = Subject.from_config(tiny_config(total_steps=2))  # fewer than are measured
-    findings = measure(subject, seconds=0.5)
-    case = subject.case
+    run = Run.from_config(tiny_config(total_steps=2))  # fewer than are measured
+    findings = measure(run, seconds=0.5)
+    case = describe(run)
     assert (case.examples, case.batch_size, case.image_shape) == (1437, 16, (8, 8, 1))
     assert case.in_memory
     assert not case.crops
@@ -147,8 +154,8 @@ def test_images_in_memory():
     assert find_limit(case, findings) in ("batches", "transfer", "step")
 
 
-def test_reading_is_of_new_examples(config):
-    subject = Subject.from_config(config)
+def test_reading_is_of_new_examples(config, monkeypatch):
+    run = Run.from_config(config)
     read = []
 
     class Noted(SlowSource):
@@ -156,15 +163,17 @@ def test_reading_is_of_new_examples(config):
             read.append(index)
             return self._source[index]
 
-    measure(dataclasses.replace(subject, source=Noted(subject.source)), seconds=0.01)
+    source = Noted(load_source(run))
+    monkeypatch.setattr(MODULE, "load_source", lambda *_, **__: source)
+    measure(run, seconds=0.01)
     # Two batches that do not count and one that does, all of them of other images.
     assert len(read) >= 3 * 8
     assert len(set(read[: 3 * 8])) == 3 * 8
 
 
 def test_a_case_knows_where_the_data_are(config):
-    subject = Subject.from_config(config)
-    case = subject.case
+    run = Run.from_config(config)
+    case = describe(run)
     assert case.data_flags == f"--source folder --path {config.data.path}"
     assert (case.prepared, case.remote, case.crops) == (False, False, True)
     assert case.shorter_side == round(480 * 8 / 224)
@@ -176,12 +185,10 @@ def test_several_processes_are_measured_under_shard_map(config):
         def rows(self, batch_size):
             return slice(0, batch_size // 2)
 
-    subject = Subject.from_config(config)
-    subject = dataclasses.replace(
-        subject, run=dataclasses.replace(subject.run, replicas=OneOfTwo())
-    )
+    run = Run.from_config(config)
+    run = dataclasses.replace(run, replicas=OneOfTwo())
     with pytest.raises(InputError, match=r"add --config\.parallel=shard_map$"):
-        measure(subject, seconds=1.0)
+        measure(run, seconds=1.0)
 
 
 @pytest.fixture
@@ -198,7 +205,7 @@ def clock(monkeypatch):
             self.now += seconds
 
     clock = Clock()
-    monkeypatch.setattr(sys.modules["resnet_jax.doctor.measure"], "time", clock)
+    monkeypatch.setattr(MODULE, "time", clock)
     return clock
 
 
