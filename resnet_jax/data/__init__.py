@@ -11,10 +11,9 @@ from resnet_jax.data.bad_records import BadRecords, read_ledger
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
 from resnet_jax.data.crops import Box, CentreCrop, InceptionCrop, ScaleJitter
 from resnet_jax.data.decoding.decode import Interpolation, decode_crop
-from resnet_jax.data.draws import Draws, Stream
+from resnet_jax.data.draws import Draws, Order, Stream
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
-from resnet_jax.data.order import Order
 from resnet_jax.data.prefetch import prefetch
 from resnet_jax.data.sources.digits import Digits
 from resnet_jax.data.sources.folder import FolderSplit, folder_splits

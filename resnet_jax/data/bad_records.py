@@ -9,7 +9,7 @@ from etils import epath
 
 from resnet_jax.data.draws import Stream, random_bits
 from resnet_jax.errors import InputError
-from resnet_jax.files import GrowingFile
+from resnet_jax.files import write_atomically
 
 Entry: TypeAlias = Mapping[str, "str | int | None"]
 """`split`, `index`, `key` (None where the source could not tell) and `error` of an example."""
@@ -56,17 +56,11 @@ class BadRecords:
         self._most_share = most_share
         self._ledger = None if ledger is None else epath.Path(ledger)
         self._bad: dict[int, Entry] = {}
-        self._unwritten: list[Entry] = []
+        self._synced = 0
         self._lock = threading.Lock()
 
     def enter(self, index: int, key: str | None, error: Exception, *, examples: int) -> None:
-        """Counts an example as bad.
-
-        Args:
-          index: Its index in the split.
-          key: Its key, where the source could tell.
-          error: Why it cannot be read.
-          examples: Number of examples of the split.
+        """Counts an example, of a split of `examples`, as bad.
 
         Raises:
           InputError: It is one too many.
@@ -74,9 +68,7 @@ class BadRecords:
         entry: Entry = {"split": self._split, "index": index, "key": key, "error": str(error)}
         with self._lock:
             self.failures += 1
-            if index not in self._bad:
-                self._bad[index] = entry
-                self._unwritten.append(entry)
+            self._bad.setdefault(index, entry)
             allowed = self._most_share and _ALWAYS_ALLOWED + self._most_share * examples
             if len(self._bad) <= allowed:
                 return
@@ -89,12 +81,7 @@ class BadRecords:
         ) from error
 
     def substitutes(self, index: int, examples: int) -> Iterator[int]:
-        """Yields the substitutes of an example, the first choice first.
-
-        Args:
-          index: The example that cannot be read.
-          examples: Number of examples of the split.
-        """
+        """Yields the substitutes of an example of a split of `examples`, the first choice first."""
         if examples > 1:
             for bits in random_bits(0, Stream.SUBSTITUTE, index, _SUBSTITUTES).tolist():
                 yield (index + 1 + bits % (examples - 1)) % examples
@@ -106,37 +93,24 @@ class BadRecords:
         steps since the last checkpoint, and finds them again.
         """
         with self._lock:
-            if self._ledger is None or not self._unwritten:
+            if self._ledger is None or self._synced == len(self._bad):
                 return
-            before = self._ledger.read_bytes() if self._ledger.exists() else b""
-            entered = {_identity(entry) for entry in _entries(before)}
-            new = [entry for entry in self._unwritten if _identity(entry) not in entered]
-            lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in new)
-            if before and not before.endswith(b"\n"):  # killed in the middle of a line
-                lines = b"\n" + lines
-            file = GrowingFile(self._ledger)
-            try:
-                file.write(lines)
-            finally:
-                file.close()
-            self._unwritten.clear()
+            entries = {
+                (entry.get("split"), entry.get("index"), entry.get("key")): entry
+                for entry in [*read_ledger(self._ledger), *self._bad.values()]
+            }
+            lines = [json.dumps(entry) + "\n" for entry in entries.values()]
+            write_atomically(self._ledger, "".join(lines).encode())
+            self._synced = len(self._bad)
 
 
 def read_ledger(path: epath.PathLike) -> list[Entry]:
     """Returns the entries of a ledger, none where it is missing; torn lines are left out."""
     path = epath.Path(path)
-    return list(_entries(path.read_bytes())) if path.exists() else []
-
-
-def _entries(content: bytes) -> Iterator[Entry]:
-    for line in content.splitlines():
+    entries = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            entry = json.loads(line)
+            entries.append(json.loads(line))
         except ValueError:
             continue
-        if isinstance(entry, dict):
-            yield entry
-
-
-def _identity(entry: Entry) -> tuple[object, ...]:
-    return entry.get("split"), entry.get("index"), entry.get("key")
+    return entries

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from resnet_jax.data.augment import Augmentation
-from resnet_jax.data.draws import Draws
+from resnet_jax.data.draws import Draws, Order
 from resnet_jax.data.images import ImageSet
-from resnet_jax.data.order import Order
 from resnet_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
@@ -43,11 +42,10 @@ def train_batches(
       augmentation.
 
     Raises:
-      InputError: There are no images, the seed or the batch size is out of range, or the rows are
-        not rows of the batch. It is raised by the call, not by the first batch.
+      InputError: There are no images, or the seed or the batch size is out of range. It is raised
+        by the call, not by the first batch.
     """
     order = Order(len(images), batch_size, seed)
-    _check_rows(rows, batch_size)
 
     def batches() -> Iterator[Batch]:
         for step in range(start, stop):
@@ -74,12 +72,10 @@ def eval_batches(images: ImageSet, *, batch_size: int, rows: slice) -> Iterator[
       which is 1 for an example and 0 for filling.
 
     Raises:
-      InputError: The batch size is not positive, or the rows are not rows of the batch. It is
-        raised by the call, not by the first batch.
+      InputError: The batch size is not positive. It is raised by the call, not by the first batch.
     """
     if batch_size < 1:
         raise InputError(f"a batch has at least 1 example, and {batch_size} were asked for")
-    _check_rows(rows, batch_size)
 
     def batches() -> Iterator[Batch]:
         for first in range(0, len(images), batch_size):
@@ -93,13 +89,3 @@ def eval_batches(images: ImageSet, *, batch_size: int, rows: slice) -> Iterator[
             yield {"image": pixels, "label": labels, "mask": present.astype(np.float32)}
 
     return batches()
-
-
-def _check_rows(rows: slice, batch_size: int) -> None:
-    start = 0 if rows.start is None else rows.start
-    stop = batch_size if rows.stop is None else rows.stop
-    if rows.step not in (None, 1) or not 0 <= start < stop <= batch_size:
-        steps = "" if rows.step in (None, 1) else f" in steps of {rows.step}"
-        raise InputError(
-            f"rows {start} to {stop}{steps} are not a slice of a batch of {batch_size}"
-        )

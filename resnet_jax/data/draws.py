@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of a run's seed, their purpose, and the step.
+"""The order of examples and random numbers, as pure functions of a run's seed and the step.
 
 numpy promises that the bits of a bit generator stay the same from version to version, and does not
 promise it of the distributions (`Generator.permutation`, `Generator.random`); so runs are built on
@@ -11,7 +11,7 @@ import functools
 import statistics
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt64
+from jaxtyping import Float32, Int32, Int64, UInt64
 
 from resnet_jax.errors import InputError
 
@@ -32,12 +32,6 @@ class Stream(enum.IntEnum):
     SUBSTITUTE = 5
 
 
-def check_seed(seed: int) -> None:
-    """Raises InputError unless the seed is a whole number of 64 bits."""
-    if not 0 <= seed < 2**64:
-        raise InputError(f"a seed is a whole number from 0 to 2**64 - 1, and {seed} is not")
-
-
 def random_bits(seed: int, stream: Stream, index: int, count: int) -> UInt64[np.ndarray, "count"]:
     """Returns random words of 64 bits, from the counter-based generator Philox-4x64.
 
@@ -51,6 +45,47 @@ def random_bits(seed: int, stream: Stream, index: int, count: int) -> UInt64[np.
     # Generating counts up from the first word of the counter; the last one is ours.
     counter = np.array([0, 0, 0, index], dtype=np.uint64)
     return np.random.Philox(key=key, counter=counter).random_raw(count)
+
+
+class Order:
+    """The examples of every global batch, as a pure function of the seed and the step.
+
+    Each epoch is a permutation of its own. Batches run across its end: when an epoch's last
+    examples do not fill a batch, the next epoch's first ones do, so that every epoch shows every
+    example exactly once. There is no state to save: the position in the data is the step.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
+        """Makes an order of so many examples; a batch may be larger than the data set.
+
+        Raises:
+          InputError: A number is out of range.
+        """
+        if examples < 1:
+            raise InputError("a data set without examples has no order to train in")
+        if batch_size < 1:
+            raise InputError(f"a batch has at least 1 example, and {batch_size} were asked for")
+        if not 0 <= seed < 2**64:
+            raise InputError(f"a seed is a whole number from 0 to 2**64 - 1, and {seed} is not")
+        self._examples = examples
+        self._batch_size = batch_size
+        self._seed = seed
+        # Two, because a batch may run across the end of an epoch.
+        self._cached_permutation = functools.lru_cache(maxsize=2)(self._permutation)
+
+    def indices(self, step: int) -> Int64[np.ndarray, "batch"]:
+        """Returns the examples of the global batch of a step, counted from 0."""
+        first = step * self._batch_size
+        stop = first + self._batch_size
+        parts = []
+        for epoch in range(first // self._examples, (stop - 1) // self._examples + 1):
+            start = epoch * self._examples
+            parts.append(self._cached_permutation(epoch)[max(first - start, 0) : stop - start])
+        return np.concatenate(parts)
+
+    def _permutation(self, epoch: int) -> Int64[np.ndarray, "examples"]:
+        bits = random_bits(self._seed, Stream.ORDER, epoch, self._examples)
+        return np.argsort(bits, kind="stable")
 
 
 @dataclasses.dataclass(frozen=True)

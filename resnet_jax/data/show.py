@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from resnet_jax.data.augment import Augmentation, preprocess
 from resnet_jax.data.batches import train_batches
+from resnet_jax.data.draws import Order
 from resnet_jax.data.images import ImageSet
-from resnet_jax.data.order import Order
 from resnet_jax.data.statistics import Statistics
 from resnet_jax.errors import InputError, exit_moved
 

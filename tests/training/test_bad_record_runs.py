@@ -8,7 +8,7 @@ import pytest
 
 from resnet_jax import InputError
 from resnet_jax.data import load_source, read_ledger
-from resnet_jax.data.order import Order
+from resnet_jax.data.draws import Order
 from resnet_jax.training import train
 from resnet_jax.training.logging import MetricsLog
 from tests.data.pictures import write_folder
