@@ -15,9 +15,9 @@ from resnet_jax.data.draws import Draws, Order, Stream
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
 from resnet_jax.data.load import load_images, load_source
 from resnet_jax.data.prefetch import prefetch
+from resnet_jax.data.sources import Example, Source
 from resnet_jax.data.sources.digits import Digits
 from resnet_jax.data.sources.folder import FolderSplit, folder_splits
-from resnet_jax.data.sources.source import Example, Source
 from resnet_jax.data.sources.splits import select
 from resnet_jax.data.statistics import (
     MeanOf,

@@ -11,7 +11,7 @@ from jaxtyping import Int32, Integer, UInt8
 from resnet_jax.data.bad_records import BadRecords
 from resnet_jax.data.crops import Box, CentreCrop, Crops
 from resnet_jax.data.decoding.decode import Interpolation, check_interpolation, decode_crop
-from resnet_jax.data.sources.source import Source
+from resnet_jax.data.sources import Source
 from resnet_jax.data.workers import Workers
 from resnet_jax.errors import InputError
 

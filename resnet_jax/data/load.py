@@ -11,11 +11,10 @@ from etils import epath
 from resnet_jax.data.bad_records import BadRecords
 from resnet_jax.data.decoding.decode import Interpolation
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
-from resnet_jax.data.sources.digits import digits_splits
+from resnet_jax.data.sources import Source
+from resnet_jax.data.sources.digits import digits_splits, mnist_splits
 from resnet_jax.data.sources.folder import folder_splits
-from resnet_jax.data.sources.mnist import mnist_splits
 from resnet_jax.data.sources.prepared import prepared_splits
-from resnet_jax.data.sources.source import Source
 from resnet_jax.data.sources.splits import Splits, select
 from resnet_jax.errors import InputError, unknown
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from resnet_jax.data.crops import Box
 from resnet_jax.data.decoding.jpeg import Region, jpeg_decoder
-from resnet_jax.data.sources.source import Example
+from resnet_jax.data.sources import Example
 from resnet_jax.errors import InputError, unknown
 
 Interpolation = Literal["bilinear", "bicubic"]

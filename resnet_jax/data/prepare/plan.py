@@ -10,7 +10,7 @@ from typing import NamedTuple
 from etils import epath
 from PIL import Image, features
 
-from resnet_jax.data.sources.source import Source
+from resnet_jax.data.sources import Source
 from resnet_jax.errors import InputError
 
 FORMAT = "array_record"

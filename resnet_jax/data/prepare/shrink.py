@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_jax.data.decoding.decode import JPEG, MOST_PIXELS, in_colours, open_image
-from resnet_jax.data.sources.source import Example
+from resnet_jax.data.sources import Example
 
 _ORIENTATION = 0x0112  # tag of EXIF
 

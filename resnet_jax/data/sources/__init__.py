@@ -1,1 +1,36 @@
-"""Sources of labelled images: where examples come from, by index."""
+"""Sources: labelled images by index, one file a kind of data set."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+class Example(NamedTuple):
+    """One labelled image, encoded or as pixels.
+
+    Attributes:
+      image: The pixels, or the bytes of an image file.
+      label: Index of the class in the source's `class_names`.
+      key: The example's name in its source, for messages and listings.
+    """
+
+    image: UInt8[np.ndarray, "h w c"] | bytes
+    label: int
+    key: str
+
+
+class Source(Protocol):
+    """Labelled images by index. A source knows nothing of order, batches or augmentation.
+
+    Several threads may ask it for examples at the same time.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; a label is an index of this."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from etils import epath
 
-from resnet_jax.data.sources.source import Example
+from resnet_jax.data.sources import Example
 from resnet_jax.data.sources.splits import Splits
 from resnet_jax.data.sources.storage import cache_paths, object_store, read_file, write_cache
 from resnet_jax.errors import InputError
@@ -35,20 +35,11 @@ _R = TypeVar("_R")
 class FolderSplit:
     """The images of a split, in an order that does not depend on their classes.
 
-    A key is the path of the file from the root.
-
-    Attributes:
-      class_names: The names of the class folders, sorted.
+    A key is the path of the file from the root; classes are the folders, sorted by name.
     """
 
-    class_names: tuple[str, ...]
-
     def __init__(self, root: epath.PathLike, split: str) -> None:
-        """Lists the images.
-
-        Args:
-          root: The folder that has the splits.
-          split: The name of one.
+        """Lists the images of a split in a folder of splits.
 
         Raises:
           InputError: There are no classes, one is empty, or another split has other classes.
@@ -78,9 +69,6 @@ class FolderSplit:
 
 def folder_splits(root: epath.PathLike) -> Splits:
     """Returns the splits of a folder.
-
-    Args:
-      root: The folder that has the splits.
 
     Raises:
       InputError: There is no such folder, or no folders are in it.

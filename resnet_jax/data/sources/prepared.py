@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from resnet_jax.data.sources.source import Example
+from resnet_jax.data.sources import Example
 from resnet_jax.data.sources.splits import Splits
 from resnet_jax.data.sources.storage import most_open_files
 from resnet_jax.data.sources.tfrecord import TFRecords, check_count
@@ -34,20 +34,10 @@ _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
 
 
 class PreparedSplit:
-    """The examples of a split, as bytes of image files.
-
-    Attributes:
-      class_names: The names of the classes.
-    """
-
-    class_names: tuple[str, ...]
+    """The examples of a split, as bytes of image files."""
 
     def __init__(self, builder: "DatasetBuilder", split: str) -> None:
-        """Opens a split.
-
-        Args:
-          builder: The data set, prepared as ArrayRecord or TFRecord.
-          split: The name of the split.
+        """Opens a split of a data set that is prepared as ArrayRecord or TFRecord.
 
         Raises:
           InputError: The data set has no images with one label each, or a file is missing or
@@ -101,12 +91,7 @@ class ArrayRecords:
     """
 
     def __init__(self, files: Sequence[epath.Path], counts: Sequence[int]) -> None:
-        """Opens nothing yet.
-
-        Args:
-          files: ArrayRecord files.
-          counts: Number of records that each has to have.
-        """
+        """Takes files, and the number of records that each has to have; opens none yet."""
         self._files = files
         self._firsts = list(itertools.accumulate(counts, initial=0))
         # A reader that is dropped is closed once no thread uses it any more.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from resnet_jax.data.sources.source import Example, Source
+from resnet_jax.data.sources import Example, Source
 from resnet_jax.errors import InputError, unknown
 
 Splits = Mapping[str, Callable[[], Source]]
@@ -37,7 +37,7 @@ def parse(spec: str, lengths: Mapping[str, Callable[[], int]], *, of: str) -> tu
 
     Args:
       spec: The split, such as "train[:90%]".
-      lengths: Returns the number of examples of each split; called only for those in `spec`.
+      lengths: Return the number of examples of each split; called only for those in `spec`.
       of: Name of the data set, for messages.
 
     Raises:
@@ -82,10 +82,7 @@ class Selection:
     """Some examples of some sources, one after the other; itself a source."""
 
     def __init__(self, parts: Sequence[tuple[Source, range]]) -> None:
-        """Joins the parts.
-
-        Args:
-          parts: Sources, and indices of their examples.
+        """Joins sources, of each the examples of these indices.
 
         Raises:
           InputError: The sources have different classes.

@@ -87,11 +87,10 @@ class _OpenFile:
 
 
 def cache_paths(folder: epath.Path, name: str) -> tuple[epath.Path, epath.Path]:
-    """Returns the paths where something about data may be cached, the preferred one first.
+    """Returns where a file of this name may cache something about the data of a folder.
 
-    Args:
-      folder: The folder of the data.
-      name: The file's name; in the folder it is hidden, so that it is not taken for data.
+    The first choice is in the folder, hidden, so that it is not taken for data; the second is in
+    the user's cache.
     """
     home = folder if not is_local(folder) else epath.Path(os.path.abspath(folder))
     beside = home / f".{name}"

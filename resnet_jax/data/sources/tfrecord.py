@@ -52,7 +52,7 @@ class TFRecords:
     """
 
     def __init__(self, files: Sequence[epath.Path], counts: Sequence[int], name: str) -> None:
-        """Finds the records, or reads the index that `index_records` has cached.
+        """Finds the records of files of one folder, or reads the cached index.
 
         Args:
           files: TFRecord files of one folder.
@@ -172,11 +172,6 @@ def index_records(
 
     The index is cached in `.index-<name>.bin` beside the files or in the user's cache, for as long
     as sizes and times of change stay the same. Several processes may do this at once.
-
-    Args:
-      files: TFRecord files of one folder.
-      name: Name of the split.
-      reader: Reads them.
 
     Raises:
       InputError: A file is missing, or is not a sound TFRecord.

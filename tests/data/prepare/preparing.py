@@ -6,7 +6,7 @@ import pytest
 
 from resnet_jax.data import folder_splits
 from resnet_jax.data.prepare import Settings, prepare
-from resnet_jax.data.sources.source import Example
+from resnet_jax.data.sources import Example
 from tests.data.pictures import encode, photo, write_folder
 
 CLASSES = {"ant": 7, "Bee": 5, "cat": 3}

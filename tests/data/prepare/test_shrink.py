@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax.data.prepare.shrink import BadImageError, shrink
-from resnet_jax.data.sources.source import Example
+from resnet_jax.data.sources import Example
 from tests.data.pictures import encode, photo
 
 

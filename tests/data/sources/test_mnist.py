@@ -7,7 +7,7 @@ import pytest
 
 from resnet_jax import InputError
 from resnet_jax.data import DecodedImages, MemoryImages, load_images, load_source
-from resnet_jax.data.sources.mnist import read_idx
+from resnet_jax.data.sources.digits import read_idx
 
 COUNTS = {"train": 6, "t10k": 3}
 REAL = os.environ.get("RESNET_JAX_MNIST", "")
