@@ -5,15 +5,17 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
 
-from resnet_jax.analysis.layers import Kind, Layer, Pair, Summary
 from resnet_jax.errors import InputError
+
+Kind = Literal["conv", "dense", "max_pool", "avg_pool", "matmul", "scale"]
+Pair = tuple[int, int]
 
 _POOLS: Mapping[str, Kind] = {
     "reduce_window_max": "max_pool",
@@ -29,6 +31,79 @@ _MIXING = frozenset(
     }
 )
 """Operations that may keep the shape of maps, but not the positions in them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer, for one image.
+
+    Attributes:
+      name: Path of the submodule that has the parameters ("stage2/block1/conv2"); without
+        parameters, the submodule around the layer and its kind ("stem/max_pool").
+      kind: "conv", "dense", "max_pool", "avg_pool"; "matmul" for a product of two activations;
+        "scale" for parameters that are applied in place, as those of batch normalisation.
+      output: Height, width and channels of the output, or its units.
+      parameters: Number of parameters, those that earlier layers share left out.
+      multiply_adds: Those of convolutions and matrix products, padding included.
+      receptive_field: Rows and columns of the image that a position of the output depends on,
+        counted beyond the border too.
+      filter: Height, width and, of a convolution, its input channels; or `None`.
+      stride: Rows and columns from one position of the filter to the next.
+      padding: Rows before and after, columns before and after.
+      dilation: Rows and columns from one pixel under the filter to the next.
+    """
+
+    name: str
+    kind: Kind
+    output: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    receptive_field: Pair
+    filter: tuple[int, ...] | None = None
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    @property
+    def activations(self) -> int:
+        """The number of outputs that take memory of their own: 0 for a "scale"."""
+        return 0 if self.kind == "scale" else math.prod(self.output)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The layers of a network in the order of computation, and their totals.
+
+    Attributes:
+      image_shape: Height, width and channels of the image.
+      layers: The layers.
+      training_parameters: Number of further parameters that only training uses (those of
+        auxiliary classifiers).
+    """
+
+    image_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+    training_parameters: int
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters that evaluation uses."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """The multiply-adds of convolutions and matrix products for an image."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activations(self) -> int:
+        """The activations of an image: the image itself and the outputs of the layers.
+
+        Operations that can be done in place (rectification, normalisation, addition) or that only
+        rearrange (concatenation, the cells of pyramid pooling) do not count: VGG-16 has
+        15,237,608, as in lectures.
+        """
+        return math.prod(self.image_shape) + sum(layer.activations for layer in self.layers)
 
 
 def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
@@ -50,79 +125,50 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
     init = functools.partial(model.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), images)
     jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, images).jaxpr
-    leaves = [
-        _Variable.of([str(getattr(key, "key", key)) for key in path], leaf.size)
+    sizes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
-    ]
-    walk = _Walk()
+    }
+    walk = _Walk({path: n for path, n in sizes.items() if path.startswith("params/")})
     image = _Value(field=(_Side(), _Side()))
-    walk.follow(jaxpr, [*(_Value(frozenset([leaf])) for leaf in leaves), image], ())
-    unused = set(leaves) - walk.counted
-    return Summary(
-        tuple(image_shape), tuple(walk.layers.values()), sum(leaf.parameters for leaf in unused)
-    )
+    walk.follow(jaxpr, [*(_Value(frozenset([path])) for path in sizes), image], ())
+    return Summary(tuple(image_shape), tuple(walk.layers.values()), sum(walk.parameters.values()))
 
 
 class _Side(NamedTuple):
-    """One side of the receptive fields of maps, in pixels.
+    """Rows (or columns) of the image that a position depends on; negative in the padding.
 
-    Position `i` depends on the pixels `first + i * jump` to `last + i * jump`.
-
-    Attributes:
-      first: First pixel of position 0; negative in the padding.
-      last: Last pixel of position 0.
-      jump: Pixels from one position to the next; 0 if all positions depend on the same pixels.
+    Position `i` depends on `first + i * jump` to `last + i * jump`; all positions depend on the
+    same ones if `jump` is 0.
     """
 
     first: int = 0
     last: int = 0
     jump: int = 1
 
-    def window(self, size: int, stride: int, padding: int = 0, dilation: int = 1) -> "_Side":
+    def window(self, size: int, stride: int, padding: Pair = (0, 0), dilation: int = 1) -> "_Side":
         """Returns the side after a window that slides over the positions and the padding."""
-        reach = (size - 1) * dilation
-        first, last = (self.first - padding * self.jump, self.last + (reach - padding) * self.jump)
+        first = self.first - padding[0] * self.jump
+        last = self.last + ((size - 1) * dilation - padding[0]) * self.jump
         return _Side(first, last, self.jump * stride)
-
-    def everywhere(self, positions: int) -> "_Side":
-        """Returns the side of a value that depends on all positions."""
-        return self.window(positions, stride=0)
-
-    @property
-    def size(self) -> int:
-        """The number of pixels: a side of the receptive field."""
-        return self.last - self.first + 1
 
 
 _Field = tuple[_Side, _Side]
 
 
 class _Window(NamedTuple):
-    """A window that slides over maps, by rows and columns."""
+    """The last fields of a `Layer`."""
 
     filter: tuple[int, ...]
-    stride: Pair
+    stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
 
 
-class _Variable(NamedTuple):
-    """A variable: the path of its module, its own path and its number of parameters."""
-
-    module: str
-    path: str
-    parameters: int
-
-    @classmethod
-    def of(cls, path: Sequence[str], size: int) -> "_Variable":
-        collection, *modules, name = path
-        return cls("/".join(modules) or name, "/".join(path), size * (collection == "params"))
-
-
 class _Value(NamedTuple):
-    """Dependencies of an array: variables if it depends on nothing else, or pixels of the image."""
+    """What an array depends on: the paths of variables, or else a field of the image."""
 
-    variables: frozenset[_Variable] = frozenset()
+    variables: frozenset[str] = frozenset()
     field: _Field | None = None
 
 
@@ -131,12 +177,12 @@ class _Walk:
 
     Attributes:
       layers: The layers by name, in order.
-      counted: The variables whose parameters belong to a layer.
+      parameters: Number of parameters by path, of those that do not belong to a layer yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: dict[str, int]) -> None:
         self.layers: dict[str, Layer] = {}
-        self.counted: set[_Variable] = set()
+        self.parameters = parameters
 
     def follow(
         self, jaxpr: core.Jaxpr, inputs: Sequence[_Value], scope: tuple[str, ...]
@@ -150,44 +196,42 @@ class _Walk:
         for eqn in jaxpr.eqns:
             operands = [value(atom) for atom in eqn.invars]
             variables = frozenset().union(*(operand.variables for operand in operands))
+            fields = [operand.field for operand in operands]
             path = (*scope, *str(eqn.source_info.name_stack).split("/"))
             called = _called(eqn)
-            if not any(operand.field for operand in operands):
+            if not any(fields):
                 outputs = [_Value(variables)] * len(eqn.outvars)
             elif called is not None:
                 outputs = self.follow(called, operands, path)
             else:
-                field = _field(eqn, [operand.field for operand in operands])
-                layer = _layer(eqn, [operand.field for operand in operands], field)
-                self._add(layer, variables, path)
+                field = _field(eqn, fields)
+                self._add(_layer(eqn, fields, field), variables, path)
                 outputs = [_Value(field=field)] * len(eqn.outvars)
             known |= zip(eqn.outvars, outputs, strict=True)
         return [value(atom) for atom in jaxpr.outvars]
 
-    def _add(self, layer: Layer, variables: frozenset[_Variable], path: Sequence[str]) -> None:
+    def _add(self, layer: Layer, variables: Iterable[str], path: Sequence[str]) -> None:
         """Adds a layer, or the parameters that an equation applies to the layer of their module."""
-        modules = sorted({variable.module for variable in variables})
+        parameters: dict[str, int] = {}
+        for variable in sorted(variables):
+            _, *modules, own = variable.split("/")
+            module = "/".join(modules) or own
+            number = self.parameters.pop(variable, 0)
+            parameters[module] = parameters.get(module, 0) + number
         if layer.kind == "scale":
-            for name in modules:
-                parameters = self._count(v for v in variables if v.module == name)
-                if parameters:
+            for name, number in sorted(parameters.items()):
+                if number:
                     old = self.layers.get(name, layer)
-                    parameters += old.parameters
-                    self.layers[name] = dataclasses.replace(old, name=name, parameters=parameters)
+                    number += old.parameters
+                    self.layers[name] = dataclasses.replace(old, name=name, parameters=number)
             return
         # The first is the network itself; names of methods and transformations have other signs.
         within = [name for name in path[1:] if name.isidentifier()]
-        name = modules[0] if len(modules) == 1 else "/".join([*within, layer.kind])
+        name = next(iter(parameters)) if len(parameters) == 1 else "/".join([*within, layer.kind])
         numbered = (f"{name}_{i}" for i in itertools.count(2))
         name = next(n for n in itertools.chain([name], numbered) if n not in self.layers)
-        parameters = self._count(variables)
-        self.layers[name] = dataclasses.replace(layer, name=name, parameters=parameters)
-
-    def _count(self, variables: Iterable[_Variable]) -> int:
-        """Returns the number of parameters that do not belong to a layer yet."""
-        new = set(variables) - self.counted
-        self.counted |= new
-        return sum(variable.parameters for variable in new)
+        number = sum(parameters.values())
+        self.layers[name] = dataclasses.replace(layer, name=name, parameters=number)
 
 
 def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
@@ -197,10 +241,8 @@ def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
             f"a network with a loop or branch ({eqn.primitive.name}) has no fixed layers"
         )
     shapes = list(map(_shape, eqn.invars))
-    for jaxpr in core.jaxprs_in_params(eqn.params):
-        if list(map(_shape, jaxpr.invars)) == shapes:
-            return jaxpr
-    return None
+    called = core.jaxprs_in_params(eqn.params)
+    return next((jaxpr for jaxpr in called if list(map(_shape, jaxpr.invars)) == shapes), None)
 
 
 def _shape(atom: core.Var | core.Literal) -> tuple[int, ...]:
@@ -228,7 +270,7 @@ def _window(eqn: core.JaxprEqn) -> _Window | None:
         row, column = params["start_indices"][-3:-1]
         return _Window((1, 1), (strides[-3], strides[-2]), ((-row, 0), (-column, 0)))
     if name == "pad" and not any(interior for _, _, interior in params["padding_config"]):
-        rows, columns = (tuple(config[:2]) for config in params["padding_config"][-3:-1])
+        rows, columns = (config[:2] for config in params["padding_config"][-3:-1])
         return _Window((1, 1), (1, 1), (rows, columns))
     return None
 
@@ -241,25 +283,20 @@ def _field(eqn: core.JaxprEqn, fields: Sequence[_Field | None]) -> _Field:
     """
     window = _window(eqn)
     if window is not None and fields[0] is not None and not any(fields[1:]):
+        sizes, stride, padding, dilation = window
         rows, columns = (
-            fields[0][i].window(
-                window.filter[i], window.stride[i], window.padding[i][0], window.dilation[i]
-            )
-            for i in (0, 1)
+            side.window(sizes[i], stride[i], padding[i], dilation[i])
+            for i, side in enumerate(fields[0])
         )
         return rows, columns
-    operands = [
-        (field, _shape(atom)) for field, atom in zip(fields, eqn.invars, strict=True) if field
-    ]
+    operands = [(f, _shape(atom)) for f, atom in zip(fields, eqn.invars, strict=True) if f]
     kept = all(_keeps_positions(eqn, shape) for _, shape in operands)
 
-    def joined(number: int) -> _Side:
-        sides = [field[number] for field, _ in operands]
-        if not kept or len({side.jump for side in sides}) > 1:
-            sides = [
-                side.everywhere(shape[number - 3] if side.jump else 1)
-                for side, (_, shape) in zip(sides, operands, strict=True)
-            ]
+    def joined(axis: int) -> _Side:
+        sides = [field[axis] for field, _ in operands]
+        if not kept or len({side.jump for side in sides}) > 1:  # each depends on all positions
+            sizes = [(1, 1, *shape)[axis - 3] for _, shape in operands]
+            sides = [side.window(n, stride=0) for side, n in zip(sides, sizes, strict=True)]
         first, last = min(side.first for side in sides), max(side.last for side in sides)
         return _Side(first, last, sides[0].jump)
 
@@ -297,24 +334,14 @@ def _layer(eqn: core.JaxprEqn, fields: Sequence[_Field | None], field: _Field) -
         elif len(output) < 4:
             kind = "dense"
         else:  # at every pixel
-            kind, window = "conv", _Window((1, 1, depth), (1, 1))
+            kind, window = "conv", _Window((1, 1, depth))
     elif name in _POOLS and len(shape) > 3:
         if "axes" not in params:
-            slides = window is not None and max(window.filter + window.stride) > 1
-            kind = _POOLS[name] if slides else "scale"  # over channels
+            slides = window is not None and window != _Window((1, 1))  # else over channels
+            kind = _POOLS[name] if slides else "scale"
         elif {len(shape) - 3, len(shape) - 2} <= set(params["axes"]):
-            kind, window = _POOLS[name], _Window(shape[-3:-1], (1, 1))
-    if kind == "scale" or window is None:
-        window = _Window((), (1, 1))
-    return Layer(
-        name="",
-        kind=kind,
-        output=output[1:][-3:],  # without the batch, and the groups of a normalisation
-        parameters=0,
-        multiply_adds=multiply_adds,
-        receptive_field=(field[0].size, field[1].size),
-        filter=window.filter or None,
-        stride=window.stride,
-        padding=window.padding,
-        dilation=window.dilation,
-    )
+            kind, window = _POOLS[name], _Window(shape[-3:-1])
+    rows, columns = (side.last - side.first + 1 for side in field)
+    output = output[1:][-3:]  # without the batch, and the groups of a normalisation
+    layer = functools.partial(Layer, "", kind, output, 0, multiply_adds, (rows, columns))
+    return layer() if kind == "scale" or window is None else layer(*window)

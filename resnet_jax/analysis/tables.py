@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from resnet_jax.analysis.layers import Layer, Summary
+from resnet_jax.analysis.summarize import Layer, Summary
 
 BYTES = 4
 """Bytes of an activation: float32."""
