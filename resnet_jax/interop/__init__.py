@@ -11,10 +11,9 @@ format, a module to `formats` and its first bytes to `source`.
 
 from resnet_jax.interop.families.key_map import DialectName
 from resnet_jax.interop.preprocessing import Preprocessing, of_statistics
-from resnet_jax.interop.pretrained import Pretrained, load_pretrained, save_pretrained
-from resnet_jax.interop.read import read_weights
+from resnet_jax.interop.read import Pretrained, load_pretrained, read_weights
 from resnet_jax.interop.weights import Weights, of_variables
-from resnet_jax.interop.write import write_weights
+from resnet_jax.interop.write import save_pretrained, write_weights
 
 __all__ = [
     "DialectName",

@@ -11,7 +11,7 @@ from resnet_jax import models
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
 from resnet_jax.interop.families.key_map import DialectName, Fields
-from resnet_jax.interop.preprocessing import Json
+from resnet_jax.interop.formats import Json
 from resnet_jax.interop.weights import Weights
 from resnet_jax.models import BottleneckBlock, ResNet
 
@@ -29,11 +29,7 @@ _Layers = Mapping[str, Mapping[str, Json]]
 
 
 def fields_of_config(config: Mapping[str, Json] | None, dialect: DialectName) -> Fields:
-    """Returns the fields of a network that a library's config decides.
-
-    Args:
-      config: A `config.json`, or Keras' config of a model.
-      dialect: The library.
+    """Returns the fields of a network that a `config.json`, or Keras' config of a model, decides.
 
     Raises:
       InputError: It is of another network than those here.
@@ -151,22 +147,21 @@ def _fields_of_keras(config: Mapping[str, Json]) -> Fields:
 def _layers_of_keras(config: Mapping[str, Json]) -> _Layers:
     """Returns the fields of each layer by its name, with its class."""
     layers: dict[str, Mapping[str, Json]] = {}
-    model = config.get("config")
+    model: Any = config.get("config")
     described = model.get("layers") if isinstance(model, dict) else None
     if not isinstance(described, list):
         raise InputError("its config describes no model of layers")
     for layer in described:
-        kind, fields = (
-            (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (0, 0)
-        )
-        if not isinstance(kind, str) or not isinstance(fields, dict):
-            raise InputError("its config describes a layer that is none")
-        if kind not in _KERAS_LAYERS:
-            raise InputError(
-                f"it has a layer of the class {kind[:_SHOWN]!a}, which no residual network of "
-                "Keras has; nothing was run"
-            )
-        layers[str(fields.get("name"))] = {**fields, "class": kind}
+        match layer:
+            case {"class_name": str(kind), "config": dict(fields)} if kind in _KERAS_LAYERS:
+                layers[str(fields.get("name"))] = {**fields, "class": kind}
+            case {"class_name": str(kind), "config": dict()}:
+                raise InputError(
+                    f"it has a layer of the class {kind[:_SHOWN]!a}, which no residual network of "
+                    "Keras has; nothing was run"
+                )
+            case _:
+                raise InputError("its config describes a layer that is none")
     return layers
 
 

@@ -84,21 +84,15 @@ def load_exported(path: epath.PathLike) -> export.Exported:
 
     Nothing of a program is checked before it runs: load only files whose authors you trust.
 
-    Args:
-      path: The file.
-
     Raises:
       InputError: There is no such file, it is of another kind, or the package `flatbuffers` is
         missing.
     """
     _check_flatbuffers()
-    path = epath.Path(path)
     try:
-        content = path.read_bytes()
+        return export.deserialize(bytearray(epath.Path(path).read_bytes()))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    try:
-        return export.deserialize(bytearray(content))
     except Exception as error:  # flatbuffers raises many kinds for other files
         raise InputError(f"{path} is no exported program, or a damaged one: {error}") from error
 

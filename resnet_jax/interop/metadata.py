@@ -17,8 +17,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
 from resnet_jax.interop.families import key_map
 from resnet_jax.interop.families.key_map import Fields
-from resnet_jax.interop.formats import ENTRY
-from resnet_jax.interop.preprocessing import Json
+from resnet_jax.interop.formats import ENTRY, Json
 from resnet_jax.interop.weights import Weights, shapes_of
 
 _NOT_SAVED = ("parent", "name", "dtype", "remat", "zero_init_residual", "bn_group_size")
@@ -48,11 +47,7 @@ def entry_of(weights: Weights) -> dict[str, str]:
 
 
 def read_entry(metadata: Mapping[str, str]) -> dict[str, Json]:
-    """Returns the entry of a file; an empty one if it was not written here.
-
-    Raises:
-      InputError: It is not a JSON object.
-    """
+    """Returns the entry of a file; an empty one if it was not written here."""
     if ENTRY not in metadata:
         return {}
     try:
@@ -65,11 +60,7 @@ def read_entry(metadata: Mapping[str, str]) -> dict[str, Json]:
 
 
 def class_name_of(entry: Mapping[str, Json]) -> str | None:
-    """Returns the name of the network's class in an entry, or None if it has none.
-
-    Raises:
-      InputError: It is not a name.
-    """
+    """Returns the name of the network's class in an entry, or None if it has none."""
     match entry.get("network"):
         case None:
             return None
@@ -112,20 +103,16 @@ def _is_value(value: Json, kind: Any) -> bool:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return any(_is_value(value, each) for each in arguments)
-    if kind is type(None):
-        return value is None
-    if kind is str or origin is Literal:
-        return isinstance(value, str)
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and 0 <= value <= _LARGEST_COUNT
-    if kind is float:
-        return isinstance(value, int | float) and 0 <= value <= _LARGEST_NUMBER
-    if not isinstance(value, list) or not 1 <= len(value) <= _LONGEST:
-        return False
-    if origin is tuple and ... not in arguments:  # a pair of paddings
-        return len(value) == len(arguments) and all(
-            _is_value(each, int) and each in _PADDINGS for each in value
-        )
-    return all(_is_value(each, arguments[0]) for each in value)
+    match value:
+        case bool() | None:
+            return kind is type(value)
+        case str():
+            return kind is str or origin is Literal
+        case int() | float():
+            largest = _LARGEST_COUNT if isinstance(value, int) and kind is int else _LARGEST_NUMBER
+            return kind in (type(value), float) and 0 <= value <= largest
+        case [*values] if origin is tuple and ... not in arguments:  # a pair of paddings
+            return len(values) == len(arguments) and all(each in _PADDINGS for each in values)
+        case [_, *_] if arguments and len(value) <= _LONGEST:
+            return all(_is_value(each, arguments[0]) for each in value)
+    return False

@@ -1,9 +1,10 @@
 """Preprocessing of images: the resize, crop, mean and deviation that weights were trained with."""
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias, cast
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float32
@@ -11,8 +12,7 @@ from jaxtyping import Float32
 from resnet_jax.data import Interpolation, Statistics
 from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError
-
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+from resnet_jax.interop.formats import Json
 
 _PILLOW = {2: "bilinear", 3: "bicubic"}
 _CONVNEXT_SQUASHES = 384
@@ -48,10 +48,8 @@ class Preprocessing(NamedTuple):
 def usual(channels: int = 3, side: int = 224) -> Preprocessing:
     """Returns the preprocessing of a network whose source has none.
 
-    Args:
-      channels: Channels of its images. Three are normalised with ImageNet's colours; others stay
-        from 0 to 1, as their mean is not known.
-      side: Side of its images in pixels: the centre, 7/8 of the shorter side, as 224 of 256.
+    Images of three channels are normalised with ImageNet's colours; others stay from 0 to 1, as
+    their mean is not known. The crop is 7/8 of the shorter side, as 224 of 256 pixels.
     """
     resize = round(side * 256 / 224)
     if channels == 3:
@@ -62,14 +60,7 @@ def usual(channels: int = 3, side: int = 224) -> Preprocessing:
 def of_statistics(
     statistics: Statistics, *, image_size: int, resize: int, interpolation: Interpolation
 ) -> Preprocessing:
-    """Returns the preprocessing of a run.
-
-    Args:
-      statistics: The run's mean and deviation, of pixels of 0 to 255.
-      image_size: Height and width of its images for evaluation, in pixels.
-      resize: Pixels of their shorter side before the crop.
-      interpolation: "bilinear" or "bicubic".
-    """
+    """Returns the preprocessing of a run with these statistics, of pixels of 0 to 255."""
     mean = np.asarray(statistics.mean, np.float64)
     return Preprocessing(
         image_size,
@@ -81,60 +72,54 @@ def of_statistics(
     )
 
 
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Refuses a preprocessing that cannot be read, or that the data room does not have."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"{where} describes no preprocessing that is known here ({wrong}); give one explicitly"
+        ) from error
+
+
+@_refusing("timm's pretrained_cfg")
 def of_timm(config: Mapping[str, Json]) -> Preprocessing:
-    """Returns the preprocessing of a `pretrained_cfg` of timm, for its training size.
-
-    Raises:
-      InputError: The data room has no such preprocessing.
-    """
-    try:
-        size = int(config["input_size"][-1])  # pyrefly: ignore
-        if config.get("crop_mode", "center") != "center":
-            raise ValueError(f"crop_mode is {config['crop_mode']!r}")
-        resize = math.floor(size / float(config.get("crop_pct", 0.875)))  # pyrefly: ignore
-        return _checked(size, resize, config["interpolation"], config["mean"], config["std"])
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise _unknown("timm's pretrained_cfg", error) from error
+    """Returns the preprocessing of a `pretrained_cfg` of timm, for its training size."""
+    size = int(config["input_size"][-1])  # pyrefly: ignore
+    if config.get("crop_mode", "center") != "center":
+        raise ValueError(f"crop_mode is {config['crop_mode']!r}")
+    resize = math.floor(size / float(config.get("crop_pct", 0.875)))  # pyrefly: ignore
+    return _checked(size, resize, config["interpolation"], config["mean"], config["std"])
 
 
+@_refusing("preprocessor_config.json")
 def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
-    """Returns the preprocessing of a `preprocessor_config.json` of Hugging Face.
-
-    Raises:
-      InputError: The data room has no such preprocessing.
-    """
-    try:
-        for step in ("do_resize", "do_normalize", "do_rescale"):
-            if not config.get(step, True):
-                raise ValueError(f"{step} is {config[step]}")
-        if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255):  # pyrefly: ignore
-            raise ValueError(f"rescale_factor is {config['rescale_factor']}")
-        interpolation = _PILLOW[int(config.get("resample", 3))]  # pyrefly: ignore
-        processor = config.get("image_processor_type", config.get("feature_extractor_type"))
-        resize = _side(config["size"])
-        if "crop_size" in config and config.get("do_center_crop", True):
-            size = _side(config["crop_size"])
-        elif str(processor).startswith("ConvNext") and resize < _CONVNEXT_SQUASHES:
-            # The processor that the published ResNets name: one number, and a share of it.
-            size, crop = resize, float(config.get("crop_pct") or 224 / 256)  # pyrefly: ignore
-            resize = int(size / crop)
-        else:
-            raise ValueError(f"images are squashed to {resize} pixels by {processor}")
-        return _checked(size, resize, interpolation, config["image_mean"], config["image_std"])
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise _unknown("preprocessor_config.json", error) from error
+    """Returns the preprocessing of a `preprocessor_config.json` of Hugging Face."""
+    for step in ("do_resize", "do_normalize", "do_rescale"):
+        if not config.get(step, True):
+            raise ValueError(f"{step} is {config[step]}")
+    if not math.isclose(config.get("rescale_factor", 1 / 255), 1 / 255):  # pyrefly: ignore
+        raise ValueError(f"rescale_factor is {config['rescale_factor']}")
+    interpolation = _PILLOW[int(config.get("resample", 3))]  # pyrefly: ignore
+    processor = config.get("image_processor_type", config.get("feature_extractor_type"))
+    resize = _side(config["size"])
+    if "crop_size" in config and config.get("do_center_crop", True):
+        size = _side(config["crop_size"])
+    elif str(processor).startswith("ConvNext") and resize < _CONVNEXT_SQUASHES:
+        # The processor that the published ResNets name: one number, and a share of it.
+        size, crop = resize, float(config.get("crop_pct") or 224 / 256)  # pyrefly: ignore
+        resize = int(size / crop)
+    else:
+        raise ValueError(f"images are squashed to {resize} pixels by {processor}")
+    return _checked(size, resize, interpolation, config["image_mean"], config["image_std"])
 
 
+@_refusing("the metadata")
 def of_json(config: Mapping[str, Json]) -> Preprocessing:
-    """Returns the preprocessing that `to_json` wrote.
-
-    Raises:
-      InputError: It has other fields or values.
-    """
-    try:
-        return _checked(*(config[field] for field in Preprocessing._fields[:5]))
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise _unknown("the metadata", error) from error
+    """Returns the preprocessing that `to_json` wrote."""
+    return _checked(*(config[field] for field in Preprocessing._fields[:5]))
 
 
 def to_json(preprocessing: Preprocessing) -> dict[str, Json]:
@@ -213,16 +198,7 @@ def _number(value: Json) -> float:
 
 def _side(size: Json) -> int:
     match size:
-        case {"shortest_edge": side} | {"height": side}:
-            if isinstance(size, dict) and size.get("width", side) != side:
-                raise ValueError(f"size is {size}")
+        case {"height": height, "width": width} if height != width:
+            raise ValueError(f"size is {size}")
+        case {"shortest_edge": side} | {"height": side} | side:
             return _positive(side)
-        case side:
-            return _positive(side)
-
-
-def _unknown(where: str, error: Exception) -> InputError:
-    wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-    return InputError(
-        f"{where} describes no preprocessing that is known here ({wrong}); give one explicitly"
-    )

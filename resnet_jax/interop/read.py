@@ -2,26 +2,34 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from etils import epath
+from flax import linen as nn
+from flax import traverse_util
+from jaxtyping import Float32, PyTree
 
+from resnet_jax.data import Statistics
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
 from resnet_jax.interop.configs import fields_of_config
-from resnet_jax.interop.extra_arrays import extra_shapes, filled, is_extra
 from resnet_jax.interop.families import key_map, recognise, usual_side
 from resnet_jax.interop.families.key_map import DialectName
+from resnet_jax.interop.formats import Contents, Json
 from resnet_jax.interop.metadata import class_name_of, fields_of, read_entry
-from resnet_jax.interop.preprocessing import Json, Preprocessing
-from resnet_jax.interop.source import Contents, read_source
+from resnet_jax.interop.preprocessing import Preprocessing
+from resnet_jax.interop.source import read_source
 from resnet_jax.interop.weights import (
     MEAN_IMAGE,
     Weights,
     check_fit,
     check_types,
+    extra_shapes,
+    filled,
+    fold_biases,
     image_channels,
+    is_extra,
     network_shapes,
     shapes_of,
 )
@@ -33,12 +41,105 @@ _TORCHVISION_GOOGLENET = "-1378be20"
 """End of the name of torchvision's weights of GoogLeNet, which need other images than the rest."""
 
 _LONGEST_MESSAGE = 1000
-_HALF = (0.5, 0.5, 0.5)
 _MEAN_COLOURS = {
     "keras": (123.68, 116.779, 103.939),
     "caffe": (123.151630838, 115.902882574, 103.062623801),
 }
 """Mean colours of ImageNet, of 255: those that Keras subtracts, and those of He's mean image."""
+
+
+class Pretrained(NamedTuple):
+    """A network, ready to use: `network.apply(variables, images, train=False)`.
+
+    Attributes:
+      network: The network.
+      variables: Its `params` and `batch_stats`, which may be empty; float32, on the host.
+      preprocessing: How images become its input.
+      source: Where it comes from.
+    """
+
+    network: nn.Module
+    variables: dict[str, PyTree[Float32[np.ndarray, "..."]]]
+    preprocessing: Preprocessing
+    source: str
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        flat = cast(dict[str, np.ndarray], traverse_util.flatten_dict(self.variables, sep="/"))
+        return image_channels(self.network, shapes_of(flat))
+
+    def statistics(self) -> Statistics:
+        """Returns the statistics that images are normalised with.
+
+        Raises:
+          InputError: They are for images of other channels.
+        """
+        there, here = len(self.preprocessing.mean), self.in_channels
+        if there != here:
+            raise InputError(
+                f"{self.source} takes images of {here} channels, and what is subtracted has {there}"
+            )
+        return self.preprocessing.statistics()
+
+
+def load_pretrained(
+    source: epath.PathLike,
+    *,
+    num_classes: int | None = None,
+    dialect: DialectName | None = None,
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Pretrained:
+    """Returns a network with weights of torchvision, timm, Hugging Face, Keras, Caffe or our own.
+
+    Depth, block, width and number of classes are recognised by the arrays. Which convolution has
+    the stride, and how the max-pool is padded, comes from the metadata of files that were written
+    here and from the configs of Hugging Face and Keras; else it is the library's usual form: v1.5
+    in torchvision and timm, v1 in Keras and Caffe.
+
+    Images are RGB for all: where the source has BGR (Keras, Caffe), the inputs of the first kernel
+    are reversed. Biases of convolutions before a normalisation (Keras; conv1 of He's ResNet-50) are
+    folded into its running mean, with which the network computes the same, in training too;
+    `read_weights` keeps them beside.
+
+    Args:
+      source: A file of safetensors; a file of PyTorch (`.pth`), which is read without running
+        anything in it; a file of Keras (`.h5`, `.weights.h5` or `.keras`, which need the package
+        `h5py`), or Caffe (`.caffemodel`, which needs `protobuf`); a folder with
+        `model.safetensors` or `pytorch_model.bin` and perhaps `config.json` and
+        `preprocessor_config.json`, or with a `.caffemodel` and perhaps a `mean.binaryproto`; or an
+        id of the Hugging Face hub, `owner/name` or `owner/name@revision`, which needs the package
+        `huggingface_hub`.
+      num_classes: Classes of a new head, which starts at zero; by default the head is the
+        source's.
+      dialect: The library that named the arrays; by default it is recognised.
+      preprocessing: How images are prepared; by default as the source says, or as is usual with
+        its dialect.
+      **options: Fields of the network, such as `stride_on`, `dtype` or `bn_group_size`, which
+        override the recognised ones.
+
+    Raises:
+      InputError: There is no such source, it cannot be read, or its arrays belong to no network
+        here; the message has the first names and shapes that differ.
+    """
+    weights = read_weights(source, dialect=dialect, preprocessing=preprocessing, **options)
+    network = weights.network
+    arrays = {
+        name: np.asarray(array, np.float32, order="C")
+        for name, array in fold_biases(weights.arrays).items()
+        if not is_extra(name)
+    }
+    if num_classes is not None:
+        network = network.clone(num_classes=num_classes)
+        shapes = network_shapes(network, weights.channels)
+        arrays |= {
+            name: np.zeros(shapes[name], np.float32)
+            for name, array in arrays.items()
+            if array.shape != shapes[name]
+        }
+    variables = {"batch_stats": {}, **traverse_util.unflatten_dict(arrays, sep="/")}
+    return Pretrained(network, variables, weights.preprocessing, weights.source)
 
 
 def read_weights(
@@ -53,11 +154,11 @@ def read_weights(
     Arguments and errors are those of `load_pretrained`.
     """
     try:
-        contents = read_source(source)
+        path, contents = read_source(source)
     except InputError as error:
         raise InputError(_printable(str(error))) from error
     try:
-        return _weights(contents, str(source), dialect, preprocessing, options)
+        return _weights(path, contents, str(source), dialect, preprocessing, options)
     except InputError as error:
         raise InputError(_printable(f"{source} cannot be taken: {error}")) from error
 
@@ -69,6 +170,7 @@ def _printable(message: str) -> str:
 
 
 def _weights(
+    path: epath.Path,
     contents: Contents,
     source: str,
     dialect: DialectName | None,
@@ -95,32 +197,28 @@ def _weights(
     except TypeError as error:
         raise InputError(f"its network cannot be made: {error}") from error
     key = functools.partial(keys.key, network)
-    expected = network_shapes(network, 3)
-    our_shapes = {
-        name: theirs.our_shape(shapes[theirs.name])
-        for name in expected
-        if (theirs := key(name)) is not None and theirs.name in shapes
-    }
-    channels = image_channels(network, our_shapes)
-    expected = network_shapes(network, channels)
-    expected = {**expected, **extra_shapes(expected)}
-    check_fit(key, shapes, expected)
-    ours = {
-        name: theirs.to_ours(arrays[theirs.name])
-        for name in expected
+    names = network_shapes(network, 3)
+    found = {
+        name: theirs
+        for name in (*names, *extra_shapes(names))
         if (theirs := key(name)) is not None and theirs.name in arrays
     }
+    channels = image_channels(
+        network, {name: theirs.our_shape(shapes[theirs.name]) for name, theirs in found.items()}
+    )
+    expected = network_shapes(network, channels)
+    check_fit(key, shapes, {**expected, **extra_shapes(expected)})
+    ours = {name: theirs.to_ours(arrays[theirs.name]) for name, theirs in found.items()}
     check_types(ours)
-    for name in filter(is_extra, list(ours)):
+    for name in filter(is_extra, found):
         fill = keys.fill(network, name)
         if fill is not None and ours[name].tobytes() == filled(ours, name, fill).tobytes():
             del ours[name]  # as where nothing else is known
     if preprocessing is None:
         usual = preprocessings.usual(channels, usual_side(network_class))
-        preprocessing = _preprocessing(contents, dialect, entry, usual)
+        preprocessing = _preprocessing(path, contents, dialect, entry, usual)
         if mean_image is not None:
-            size = preprocessing.image_size
-            shape = (size, size, channels)
+            shape = (preprocessing.image_size, preprocessing.image_size, channels)
             if mean_image.shape != shape or mean_image.dtype != np.float32:
                 raise InputError(f"its mean image is not float32 of shape {shape}")
             preprocessing = preprocessing._replace(mean_image=mean_image)
@@ -128,7 +226,11 @@ def _weights(
 
 
 def _preprocessing(
-    contents: Contents, dialect: DialectName, entry: Mapping[str, Json], usual: Preprocessing
+    path: epath.Path,
+    contents: Contents,
+    dialect: DialectName,
+    entry: Mapping[str, Json],
+    usual: Preprocessing,
 ) -> Preprocessing:
     config = (contents.config or {}).get("pretrained_cfg")
     match entry.get("preprocessing"):
@@ -141,9 +243,9 @@ def _preprocessing(
             return preprocessings.of_timm(config)
         case _ if dialect == "huggingface" and contents.preprocessor is not None:
             return preprocessings.of_hugging_face(contents.preprocessor)
-        case _ if dialect == "torchvision" and contents.path.stem.endswith(_TORCHVISION_V2):
+        case _ if dialect == "torchvision" and path.stem.endswith(_TORCHVISION_V2):
             return Preprocessing(resize=232)
-        case _ if dialect == "torchvision" and contents.path.stem.endswith(_TORCHVISION_GOOGLENET):
-            return Preprocessing(mean=_HALF, std=_HALF)
+        case _ if dialect == "torchvision" and path.stem.endswith(_TORCHVISION_GOOGLENET):
+            return Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
         case _:
             return usual

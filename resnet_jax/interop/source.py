@@ -2,19 +2,17 @@
 
 import json
 import re
-from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import resolve_path
-from resnet_jax.interop.formats import ENTRY
+from resnet_jax.interop.formats import ENTRY, Contents, Json
 from resnet_jax.interop.formats.caffe import read_caffe, read_mean_image
 from resnet_jax.interop.formats.keras import HDF5_MAGIC, is_keras_archive, read_keras
 from resnet_jax.interop.formats.pytorch import ZIP_MAGIC, read_torch
 from resnet_jax.interop.formats.safetensors import read_safetensors
-from resnet_jax.interop.preprocessing import Json
 
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the one that is preferred first
@@ -26,33 +24,8 @@ _MAGIC_BYTES = 9
 _LONGEST_NAME = 200
 
 
-class Contents(NamedTuple):
-    """Contents of a source, in the names and layout of its library.
-
-    Attributes:
-      arrays: Arrays by name.
-      metadata: Strings beside them, in the same file.
-      config: The folder's `config.json`, or Keras' config of a model.
-      preprocessor: The folder's `preprocessor_config.json`.
-      path: The file of the arrays.
-      mean_image: The mean image in a folder of Caffe.
-    """
-
-    arrays: dict[str, np.ndarray]
-    metadata: dict[str, str]
-    config: dict[str, Json] | None
-    preprocessor: dict[str, Json] | None
-    path: epath.Path
-    mean_image: np.ndarray | None = None
-
-
-def read_source(source: epath.PathLike) -> Contents:
-    """Returns the contents of a source.
-
-    Args:
-      source: A file; a folder with `model.safetensors` or `pytorch_model.bin`, and perhaps
-        `config.json` and `preprocessor_config.json`, or with one `.caffemodel` and perhaps a
-        `mean.binaryproto`; or `owner/name` or `owner/name@revision` of the hub.
+def read_source(source: epath.PathLike) -> tuple[epath.Path, Contents]:
+    """Returns the file of a source's arrays, and all contents; see `load_pretrained`.
 
     Raises:
       InputError: There is nothing, or it cannot be read.
@@ -71,7 +44,7 @@ def read_source(source: epath.PathLike) -> Contents:
     for name in contents.arrays:
         if not name.isprintable() or len(name) > _LONGEST_NAME:
             raise InputError(f"{path} has the name {name[:_LONGEST_NAME]!a}, which is no name")
-    return contents._replace(
+    return path, contents._replace(
         arrays=_without_wrappers(contents.arrays),
         config=config or contents.config,
         preprocessor=preprocessor,
@@ -135,10 +108,9 @@ def _read_file(path: epath.Path) -> Contents:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if magic.startswith(HDF5_MAGIC) or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
-        model = read_keras(path)
-        return Contents(model.arrays, model.metadata, model.config, None, path)
+        return read_keras(path)
     if magic.startswith(ZIP_MAGIC):
-        return Contents(read_torch(path), {}, None, None, path)
+        return Contents(read_torch(path))
     if magic.startswith(_LEGACY_MAGICS):
         raise InputError(
             f"{path} is in PyTorch's format from before version 1.6, which is not read; convert "
@@ -146,13 +118,12 @@ def _read_file(path: epath.Path) -> Contents:
         )
     if path.suffix == _CAFFE:
         blobs, name = read_caffe(path)
-        return Contents(blobs, {ENTRY: name} if name.startswith("{") else {}, None, None, path)
+        return Contents(blobs, {ENTRY: name} if name.startswith("{") else {})
     if path.suffix != ".safetensors" and magic[8:] != b"{":  # the header, behind its length
         raise InputError(
             f"{path} is no file of weights: neither of safetensors, nor of PyTorch, Keras or Caffe"
         )
-    arrays, metadata = read_safetensors(path)
-    return Contents(arrays, metadata, None, None, path)
+    return Contents(*read_safetensors(path))
 
 
 def _read_json(path: epath.Path) -> dict[str, Json] | None:

@@ -1,4 +1,14 @@
-"""A network and its arrays, between two files."""
+"""A network and its arrays, between two files.
+
+So that no conversion loses them, there are extra arrays, which some libraries store beside those of
+a network here. They have three collections, by the name of the module that an array belongs to:
+  `batches_tracked/.../count`: PyTorch's `num_batches_tracked`, of a normalisation.
+  `conv_biases/.../bias`: of a convolution that a normalisation follows (Keras, and conv1 of He's
+    ResNet-50). The normalisation subtracts it again with the mean: in training it changes no output
+    and no gradient but its own, which is zero; in evaluation the running mean less the bias
+    replaces it.
+  `moving_factors/.../factor`: the number that Caffe's running mean and variance are divided by.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -12,14 +22,14 @@ from flax import traverse_util
 from jaxtyping import PyTree, Shaped
 
 from resnet_jax.errors import InputError
-from resnet_jax.interop.extra_arrays import extra_shapes, is_extra
 from resnet_jax.interop.families import key_maps, usual_side
-from resnet_jax.interop.families.key_map import Key, Shapes
+from resnet_jax.interop.families.key_map import Key, Shape, Shapes, split
 from resnet_jax.interop.preprocessing import Preprocessing, usual
 
 MEAN_IMAGE = "preprocessing/mean_image"
 """Name of a preprocessing's mean image among the arrays of a file."""
 
+_EXTRA = ("batches_tracked", "conv_biases", "moving_factors")
 _COLOURS, _GREY = 3, 1
 _SHOWN = 3
 
@@ -32,7 +42,7 @@ class Weights(NamedTuple):
     Attributes:
       network: The network.
       arrays: By name, such as `params/stage1/block1/conv1/kernel`, in our layout and the types that
-        they were stored in; also the library's extra arrays, see `extra_arrays`.
+        they were stored in; also the library's extra arrays.
       preprocessing: How images are prepared.
       source: Where they come from.
     """
@@ -61,7 +71,7 @@ def of_variables(
     Args:
       network: The network, of a class of this package.
       variables: Its `params` and, if it has any, `batch_stats`.
-      preprocessing: How images are prepared; `None`: as is usual.
+      preprocessing: How images are prepared; None: as is usual.
       source: Its name in messages.
       batches_tracked: Number of batches that its statistics have averaged, as PyTorch counts them.
 
@@ -95,11 +105,7 @@ def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
 
 @functools.lru_cache(maxsize=64)
 def network_shapes(network: nn.Module, channels: int) -> Shapes:
-    """Returns the shape of each array of a network for images of so many channels, by our name.
-
-    Raises:
-      InputError: The network is none of those here, or cannot be made.
-    """
+    """Returns the shape of each array of a network for images of so many channels, by our name."""
     side = usual_side(type(network))
     images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     init = functools.partial(network.init, train=False)
@@ -119,9 +125,6 @@ def image_channels(network: nn.Module, shapes: Shapes) -> int:
 
     The shapes that depend on the channels are those that differ between the network for colour
     images and the one for grey images.
-
-    Raises:
-      InputError: The network is none of those here, or cannot be made.
     """
     expected = network_shapes(network, _COLOURS)
     for name, shape in expected.items():
@@ -170,15 +173,69 @@ def check_fit(key: Callable[[str], Key | None], shapes: Shapes, expected: Shapes
 
 
 def check_types(arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuses learned arrays that are not floating-point numbers, and counts that are not integers.
-
-    Raises:
-      InputError: One of the arrays, by our names, is of another type.
-    """
+    """Refuses learned arrays that are not floating-point, and counts that are not integers."""
     for name, array in arrays.items():
         kind = jnp.integer if name.startswith("batches_tracked/") else jnp.floating
         if not jnp.issubdtype(array.dtype, kind):
             raise InputError(f"{name} is of type {array.dtype.name}, and has to be {kind.__name__}")
+
+
+def extra_shapes(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Returns the shapes of all extra arrays that a network of these arrays can have."""
+    extra: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        if name.startswith("batch_stats/") and name.endswith("/mean"):
+            norm = name.removeprefix("batch_stats/").removesuffix("/mean")
+            extra[f"batches_tracked/{norm}/count"] = ()
+            extra[f"moving_factors/{norm}/factor"] = (1,)
+            conv = _conv_of(norm)
+            if f"params/{conv}/kernel" in shapes and f"params/{conv}/bias" not in shapes:
+                extra[f"conv_biases/{conv}/bias"] = shape
+    return extra
+
+
+def is_extra(name: str) -> bool:
+    """Whether an array of this name is not one of a network's own."""
+    return name.split("/")[0] in _EXTRA
+
+
+def fold_biases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns arrays with biases and factors folded into the running statistics.
+
+    Of the extra arrays the counts of batches stay. A running mean is rounded once more, by half of
+    its last digit, where a factor is not 1 or a bias not 0; all other arrays are unchanged.
+    """
+    result = {name: array for name, array in arrays.items() if not is_extra(name)}
+    for name, array in result.items():
+        collection, module, leaf = split(name)
+        if collection != "batch_stats":
+            continue
+        norm = "/".join(module)
+        factor = arrays.get(f"moving_factors/{norm}/factor")
+        bias = arrays.get(f"conv_biases/{_conv_of(norm)}/bias") if leaf == "mean" else None
+        exact = array.astype(np.float64)
+        if factor is not None:
+            exact = exact / factor.item() if factor.item() else np.zeros_like(exact)  # as Caffe
+        if bias is not None:
+            exact = exact - bias.astype(np.float64)
+        if factor is not None or bias is not None:
+            result[name] = exact.astype(array.dtype)
+    return result | {n: a for n, a in arrays.items() if n.startswith("batches_tracked/")}
+
+
+def filled(arrays: Mapping[str, np.ndarray], name: str, fill: float) -> np.ndarray:
+    """Returns an extra array that is full of one number, of the type of the network's arrays."""
+    collection, module, _ = split(name)
+    path = "/".join(module)
+    if collection == "conv_biases":
+        kernel = arrays[f"params/{path}/kernel"]
+        return np.full(kernel.shape[-1:], fill, kernel.dtype)
+    return np.full((1,), fill, arrays[f"batch_stats/{path}/mean"].dtype)
+
+
+def _conv_of(norm: str) -> str:
+    *path, layer = norm.split("/")
+    return "/".join([*path, layer.replace("bn", "conv", 1)])
 
 
 def _first(names: list[str]) -> str:

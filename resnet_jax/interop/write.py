@@ -7,11 +7,11 @@ from typing import get_args
 
 import numpy as np
 from etils import epath
+from flax import linen as nn
 
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.files import check_writable, resolve_path, write_atomically
 from resnet_jax.interop.configs import configs_of
-from resnet_jax.interop.extra_arrays import extra_shapes, filled, fold_biases
 from resnet_jax.interop.families import key_map
 from resnet_jax.interop.families.key_map import DialectName, KeyMap
 from resnet_jax.interop.families.resnet import keras_layers
@@ -20,7 +20,17 @@ from resnet_jax.interop.formats.caffe import write_caffe
 from resnet_jax.interop.formats.keras import write_keras
 from resnet_jax.interop.formats.safetensors import write_safetensors
 from resnet_jax.interop.metadata import entry_of
-from resnet_jax.interop.weights import MEAN_IMAGE, Weights, shapes_of
+from resnet_jax.interop.preprocessing import Preprocessing
+from resnet_jax.interop.weights import (
+    MEAN_IMAGE,
+    Variables,
+    Weights,
+    extra_shapes,
+    filled,
+    fold_biases,
+    of_variables,
+    shapes_of,
+)
 from resnet_jax.models import BottleneckBlock, ResNet
 
 _FILES = (
@@ -30,6 +40,38 @@ _FILES = (
 _OF_TRAINING = ("bn_momentum", "dropout_rate", "auxiliary_dropout_rate")
 
 
+def save_pretrained(
+    network: nn.Module,
+    variables: Variables,
+    destination: epath.PathLike,
+    *,
+    to: DialectName,
+    preprocessing: Preprocessing | None = None,
+    force: bool = False,
+) -> None:
+    """Writes a network as a library has it.
+
+    Args:
+      network: The network, of a class of this package; each library has only some of them.
+      variables: Its `params` and, if it has any, `batch_stats`.
+      destination: A file `NAME.safetensors`, which torch's `load_state_dict` takes once
+        `safetensors.torch.load_file` has read it; or a folder to be made, with the configs from
+        which timm and transformers make the network; `NAME.h5` for Keras, whose `load_weights`
+        takes it; `NAME.caffemodel` for Caffe, or a folder with one and the mean image.
+      to: The library, or "resnet_jax" for our own names.
+      preprocessing: How images are prepared; by default as is usual for ImageNet, or, for images of
+        other than 3 channels, resized and cropped only.
+      force: Write it although the library's network would compute something else, because it pads
+        the max-pool or places the stride in another way.
+
+    Raises:
+      InputError: The network is of another class, the variables are not its own, the library has no
+        such network, or there is something at the destination.
+    """
+    weights = of_variables(network, variables, preprocessing, "the network")
+    write_weights(weights, destination, to, force=force)
+
+
 def write_weights(
     weights: Weights,
     destination: epath.PathLike,
@@ -37,16 +79,10 @@ def write_weights(
     *,
     force: bool = False,
 ) -> None:
-    """Writes a network's arrays as a library has them.
+    """Writes a network's arrays as a library has them, see `save_pretrained`.
 
     Extra arrays that the library does not have are folded into the running statistics (biases of
     convolutions and Caffe's factors) or left out (PyTorch's counts).
-
-    Args:
-      weights: The network.
-      destination: See `save_pretrained`.
-      dialect: The library, or "resnet_jax" for our own names.
-      force: Write it although the library's network would compute something else with it.
 
     Raises:
       InputError: There is something at the destination, or it is not such a file; there is no such
@@ -78,13 +114,23 @@ def write_weights(
 def _write(
     path: epath.Path, arrays: Mapping[str, np.ndarray], weights: Weights, dialect: DialectName
 ) -> None:
-    network = weights.network
+    network, mean_image = weights.network, weights.preprocessing.mean_image
     if dialect == "keras" and isinstance(network, ResNet):
         write_keras(path, arrays, keras_layers(network), entry_of(weights))
-    elif dialect == "caffe":
-        write_caffe(path, arrays, weights.preprocessing.mean_image, entry_of(weights)[ENTRY])
-    else:
-        _write_safetensors(path, arrays, weights, dialect)
+        return
+    if dialect == "caffe":
+        write_caffe(path, arrays, mean_image, entry_of(weights)[ENTRY])
+        return
+    if dialect == "resnet_jax" and mean_image is not None:
+        arrays = {**arrays, MEAN_IMAGE: mean_image}
+    if path.suffix != ".safetensors":
+        for name, config in configs_of(weights, dialect).items():
+            text = json.dumps(config, indent=2, sort_keys=True)
+            write_atomically(path / name, f"{text}\n".encode())
+        path = path / "model.safetensors"
+    # Libraries of PyTorch read only files that are marked as theirs.
+    metadata = {"format": "pt"} if dialect != "resnet_jax" else {}
+    write_safetensors(path, arrays, metadata | entry_of(weights))
 
 
 def _check_suffix(path: epath.Path, dialect: DialectName) -> None:
@@ -95,11 +141,10 @@ def _check_suffix(path: epath.Path, dialect: DialectName) -> None:
                 "not NAME.weights.h5, by which it knows another layout)"
             )
         return
-    takes = ".caffemodel" if dialect == "caffe" else ".safetensors"
-    if path.suffix not in ("", takes) and path.suffix in _FILES:
-        reads = (
-            "" if dialect == "caffe" else ", which PyTorch reads with safetensors.torch.load_file"
-        )
+    takes, reads = ".safetensors", ", which PyTorch reads with safetensors.torch.load_file"
+    if dialect == "caffe":
+        takes, reads = ".caffemodel", ""
+    if path.suffix in _FILES and path.suffix != takes:
         raise InputError(f"{path} is not written: give NAME{takes}{reads}, or a folder")
 
 
@@ -113,28 +158,11 @@ def _arrays(weights: Weights, keys: KeyMap) -> dict[str, np.ndarray]:
         fill = keys.fill(network, name)
         if name not in ours and fill is not None:
             ours = {**ours, name: filled(ours, name, fill)}
-    found = {name: key(name) for name in ours}
-    return {theirs.name: theirs.to_theirs(ours[name]) for name, theirs in found.items() if theirs}
-
-
-def _write_safetensors(
-    path: epath.Path,
-    arrays: Mapping[str, np.ndarray],
-    weights: Weights,
-    dialect: DialectName,
-) -> None:
-    mean_image = weights.preprocessing.mean_image
-    if dialect == "resnet_jax" and mean_image is not None:
-        arrays = {**arrays, MEAN_IMAGE: mean_image}
-    configs = {}
-    if path.suffix != ".safetensors":
-        configs, path = configs_of(weights, dialect), path / "model.safetensors"
-    for name, config in configs.items():
-        text = json.dumps(config, indent=2, sort_keys=True)
-        write_atomically(path.parent / name, f"{text}\n".encode())
-    # Libraries of PyTorch read only files that are marked as theirs.
-    metadata = {"format": "pt"} if dialect != "resnet_jax" else {}
-    write_safetensors(path, arrays, metadata | entry_of(weights))
+    return {
+        theirs.name: theirs.to_theirs(array)
+        for name, array in ours.items()
+        if (theirs := key(name)) is not None
+    }
 
 
 def _differences(

@@ -7,10 +7,9 @@ from flax import traverse_util
 
 from resnet_jax import BottleneckBlock, ResNet
 from resnet_jax.interop import DialectName
-from resnet_jax.interop.extra_arrays import extra_shapes
 from resnet_jax.interop.families import key_map
 from resnet_jax.interop.formats.safetensors import write_safetensors
-from resnet_jax.interop.weights import network_shapes
+from resnet_jax.interop.weights import extra_shapes, network_shapes
 
 
 def small_network(block=BottleneckBlock, **fields):

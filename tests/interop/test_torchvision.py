@@ -9,10 +9,9 @@ import pytest
 
 from resnet_jax import create_model
 from resnet_jax.interop import load_pretrained, read_weights, save_pretrained, write_weights
-from resnet_jax.interop.extra_arrays import extra_shapes
 from resnet_jax.interop.families import key_map
 from resnet_jax.interop.formats.safetensors import read_safetensors
-from resnet_jax.interop.weights import network_shapes
+from resnet_jax.interop.weights import extra_shapes, network_shapes
 from tests.interop.comparison import compare, difference, evaluate
 from tests.interop.references import library, make_alexnet, make_googlenet, make_vgg
 from tests.interop.small import check_same, random_variables

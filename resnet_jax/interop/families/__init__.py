@@ -82,15 +82,10 @@ def recognise(
 
     The names of residual networks in timm are torchvision's.
 
-    Args:
-      shapes: Shapes by name.
-      dialect: The dialect, if it is known.
-      class_name: The class, if the file's metadata have it.
-
     Raises:
-      InputError: There is no such dialect or class, or the arrays are of none.
+      InputError: The given dialect or class does not exist, or the arrays are of none.
     """
-    if dialect is not None and dialect not in get_args(DialectName):
+    if dialect not in (None, *get_args(DialectName)):
         raise unknown("dialect", dialect, get_args(DialectName))
     classes = network_classes()
     if class_name is not None and class_name not in classes:
@@ -102,7 +97,7 @@ def recognise(
         if dialect in (None, name)
     ]
     for each, name, candidate in candidates:
-        if candidate.matches(shapes):
+        if candidate.fits(shapes):
             return each, name
     typical = ", ".join(dict.fromkeys(candidate.typical for _, _, candidate in candidates))
     shown = ", ".join(sorted(shapes)[:_SHOWN])

@@ -1,9 +1,10 @@
 """Name maps: which name and layout a library gives each array of a family of networks.
 
 Names here are paths such as `params/stage1/block2/conv1/kernel`, with the collections `params` and
-`batch_stats` of the network, and those of `extra_arrays`. Kernels are [height, width, in, out] here
-and linear ones [in, out]. PyTorch's running variances are unbiased where those of `BatchNorm` are
-biased; they are taken over as they are: to evaluate, a network uses the numbers it was saved with.
+`batch_stats` of the network and those of the extra arrays in `weights`. Kernels are [height, width,
+in, out] here and linear ones [in, out]. PyTorch's running variances are unbiased where those of
+`BatchNorm` are biased; they are taken over as they are: to evaluate, a network uses the numbers it
+was saved with.
 """
 
 import dataclasses
@@ -87,13 +88,7 @@ def split(name: str) -> tuple[str, list[str], str]:
 
 
 def torch_key(name: str, module: str, *, side: int = 0) -> Key | None:
-    """Returns the key of an array in a module of PyTorch; None if PyTorch has no such array.
-
-    Args:
-      name: The array's name here.
-      module: The module's name there.
-      side: Height and width of the maps that it flattens, if it does.
-    """
+    """Returns the key of an array in a module of PyTorch; None if PyTorch has no such array."""
     collection, _, leaf = split(name)
     if collection not in _TORCH_COLLECTIONS:
         return None
@@ -101,12 +96,7 @@ def torch_key(name: str, module: str, *, side: int = 0) -> Key | None:
 
 
 class OurShapes(NamedTuple):
-    """The shapes of a library's arrays by our names and in our layout.
-
-    Attributes:
-      shapes: The library's shapes by its names.
-      key: Returns the library's key of one of our names.
-    """
+    """The shapes of a library's arrays, with its keys, by our names and in our layout."""
 
     shapes: Shapes
     key: Callable[[str], Key | None]
@@ -119,14 +109,9 @@ class OurShapes(NamedTuple):
         return key.our_shape(self.shapes[key.name])
 
     def require(self, name: str, dimensions: int) -> Shape:
-        """Returns the shape of an array.
-
-        Raises:
-          InputError: It is missing, or has another number of dimensions.
-        """
-        shape = self.get(name)
+        """Returns the shape of an array, which has to be there with so many dimensions."""
+        shape, key = self.get(name), self.key(name)
         if shape is None or len(shape) != dimensions:
-            key = self.key(name)
             raise InputError(
                 f"{name if key is None else key.name} is {shape or 'not there'}, and has to "
                 f"have {dimensions} dimensions"
@@ -139,35 +124,35 @@ class KeyMap:
     """The networks of a family as a library has them.
 
     Attributes:
-      typical: Name of an array in every such file, for messages.
-      matches: Whether names and shapes look like such a network's.
+      typical: Name of an array in every such file.
       infer: The fields of the network that names and shapes show; raises `InputError` where they
         are of another network.
       key: The library's key of an array, by network and our name; None if the library has no such
         array. Raises `InputError` where it has no such network.
       form: The library's values of the fields that no array shows.
-      fill: The number that fills an extra array (see `extra_arrays`) which the library always has,
+      matches: Whether names and shapes look like such a network's; by default, the typical array is
+        there.
+      fill: The number that fills an extra array (see `weights`) which the library always has,
         by network and our name; None if it has no such array.
     """
 
     typical: str
-    matches: Callable[[Shapes], bool]
     infer: Callable[[Shapes], Fields]
     key: Callable[[Any, str], Key | None]
     form: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    matches: Callable[[Shapes], bool] | None = None
     fill: Callable[[Any, str], float | None] = lambda network, name: None
+
+    def fits(self, shapes: Shapes) -> bool:
+        """Whether names and shapes look like such a network's."""
+        return self.typical in shapes if self.matches is None else self.matches(shapes)
 
 
 def own_names(
     infer: Callable[[OurShapes], Fields] = lambda shapes: {},
     form: Mapping[str, Any] | None = None,
 ) -> KeyMap:
-    """Returns the key map of our own names.
-
-    Args:
-      infer: The fields of the network that its arrays show; the metadata of a file have the others.
-      form: What those are where a file has no metadata.
-    """
+    """Returns the key map of our own names; `form` is that of a file without metadata."""
     return KeyMap(
         typical="params/...",
         matches=lambda shapes: any(name.startswith("params/") for name in shapes),

@@ -8,7 +8,7 @@ blobs have no names but their numbers, so `conv1/0` is a kernel.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from resnet_jax.errors import InputError
 from resnet_jax.interop.families.key_map import (
@@ -38,11 +38,7 @@ _V1 = {**_V1_5, "stride_on": "1x1"}
 
 
 def _fields(shapes: OurShapes) -> Fields:
-    """Returns the fields of a residual network that its arrays show.
-
-    Raises:
-      InputError: They are not a residual network's.
-    """
+    """Returns the fields of a residual network that its arrays show."""
     sizes = (_blocks(shapes, stage) for stage in range(1, _MOST_STAGES + 1))
     stage_sizes = tuple(itertools.takewhile(lambda size: size > 0, sizes))
     if not stage_sizes:
@@ -92,20 +88,16 @@ def _torchvision_key(name: str) -> Key | None:
 
 
 def _hugging_face_key(name: str) -> Key | None:
-    return torch_key(name, _hugging_face_module(split(name)[1]))
-
-
-def _hugging_face_module(module: Sequence[str]) -> str:
-    match module:
+    match split(name)[1]:
         case ["stem", layer]:
-            return f"resnet.embedder.embedder.{_HUGGING_FACE_LAYERS[layer]}"
+            path = f"resnet.embedder.embedder.{_HUGGING_FACE_LAYERS[layer]}"
         case [stage, block, *branch, layer]:
-            kind = _HUGGING_FACE_LAYERS[layer.rstrip("123456789")]
-            position = "shortcut" if branch else f"layer.{_number(layer) - 1}"
-            layers = f"resnet.encoder.stages.{_number(stage) - 1}.layers.{_number(block) - 1}"
-            return f"{layers}.{position}.{kind}"
+            path = f"resnet.encoder.stages.{_number(stage) - 1}.layers.{_number(block) - 1}"
+            path += ".shortcut" if branch else f".layer.{_number(layer) - 1}"
+            path += f".{_HUGGING_FACE_LAYERS[layer.rstrip('123456789')]}"
         case _:
-            return "classifier.1"
+            path = "classifier.1"
+    return torch_key(name, path)
 
 
 def _of_torch(key: Callable[[str], Key | None]) -> KeyMap:
@@ -113,7 +105,6 @@ def _of_torch(key: Callable[[str], Key | None]) -> KeyMap:
     assert first is not None
     return KeyMap(
         typical=first.name,
-        matches=lambda shapes: first.name in shapes,
         infer=lambda shapes: _fields(OurShapes(shapes, key)),
         key=lambda network, name: key(name),
         form=_V1_5,
@@ -172,13 +163,9 @@ _LETTERED = 3
 
 
 def _caffe_key(network: ResNet, name: str) -> Key | None:
+    sizes = enumerate(network.stage_sizes, 1)
     deep = max(network.stage_sizes) > max(_RESNET_50)
-    numbered = {
-        f"stage{stage}"
-        for stage, blocks in enumerate(network.stage_sizes, 1)
-        if deep and blocks > _LETTERED
-    }
-    return _caffe_key_of(name, numbered)
+    return _caffe_key_of(name, {f"stage{n}" for n, size in sizes if deep and size > _LETTERED})
 
 
 def _caffe_key_of(name: str, numbered: set[str]) -> Key | None:
@@ -192,19 +179,15 @@ def _caffe_key_of(name: str, numbered: set[str]) -> Key | None:
         case [stage, block, *_, kind]:
             kind, branch = kind.rstrip("123456789"), kind.lstrip("bcnov")
             prefix = {"conv": "res", "bn": "scale" if is_scale else "bn"}[kind]
-            layer = f"{prefix}{_caffe_block(stage, block, numbered)}_branch"
+            number = _number(block)
+            letter = chr(ord("a") + number - 1)
+            if stage in numbered:
+                letter = "a" if number == 1 else f"b{number - 1}"
+            layer = f"{prefix}{_number(stage) + 1}{letter}_branch"
             layer += f"2{'abc'[int(branch) - 1]}" if branch else "1"
         case _:
             layer = "fc1000"
     return Key(f"{layer}/{_BLOBS[leaf]}", channels_first=True, reversed_inputs=name == _KERNEL)
-
-
-def _caffe_block(stage: str, block: str, numbered: set[str]) -> str:
-    number = _number(block)
-    letter = chr(ord("a") + number - 1)
-    if stage in numbered:
-        letter = "a" if number == 1 else f"b{number - 1}"
-    return f"{_number(stage) + 1}{letter}"
 
 
 def _caffe_fields(shapes: Mapping[str, tuple[int, ...]]) -> Fields:
@@ -237,7 +220,6 @@ KEY_MAPS: Mapping[DialectName, KeyMap] = {
     "huggingface": _of_torch(_hugging_face_key),
     "keras": KeyMap(
         typical="conv1_conv/kernel",
-        matches=lambda shapes: "conv1_conv/kernel" in shapes,
         infer=lambda shapes: _fields(OurShapes(shapes, _keras_key)),
         key=_of_bottlenecks("keras", lambda network, name: _keras_key(name)),
         form={**_V1, "bn_momentum": 0.99, "bn_epsilon": 1.001e-5},
@@ -245,7 +227,6 @@ KEY_MAPS: Mapping[DialectName, KeyMap] = {
     ),
     "caffe": KeyMap(
         typical="conv1/0",
-        matches=lambda shapes: "conv1/0" in shapes,
         infer=_caffe_fields,
         key=_of_bottlenecks("caffe", _caffe_key),
         form={**_V1, "pool_padding": (0, 1)},

@@ -2,22 +2,40 @@
 
 import zipfile
 from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from resnet_jax.errors import InputError
 
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
 ENTRY = "resnet_jax"
 """Name of our metadata in a file of any format, see `metadata`."""
+
+
+class Contents(NamedTuple):
+    """Contents of a file or folder, in the names and layout of its library.
+
+    Attributes:
+      arrays: Arrays by name.
+      metadata: Strings beside them, in the same file.
+      config: The folder's `config.json`, or Keras' config of a model.
+      preprocessor: The folder's `preprocessor_config.json`.
+      mean_image: The mean image in a folder of Caffe.
+    """
+
+    arrays: dict[str, np.ndarray]
+    metadata: Mapping[str, str] = {}
+    config: dict[str, Json] | None = None
+    preprocessor: dict[str, Json] | None = None
+    mean_image: np.ndarray | None = None
 
 
 def checked_members(
     archive: zipfile.ZipFile, file_size: int, library: str
 ) -> Mapping[str, zipfile.ZipInfo]:
     """Returns the members of an archive without compression, as PyTorch and Keras write them.
-
-    Args:
-      archive: The archive.
-      file_size: Bytes of the file.
-      library: The library that writes such archives, for messages.
 
     Raises:
       InputError: A member is compressed, encrypted, there twice or larger than the file.

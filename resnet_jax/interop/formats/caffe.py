@@ -39,7 +39,6 @@ twenty times its size.
 _MOST_DIMENSIONS = 8
 _MOST_BLOBS = 10**5
 _LONGEST_NAME = 200
-_LONGEST_NET_NAME = 10**5
 _TYPES = {"res": "Convolution", "conv": "Convolution", "bn": "BatchNorm", "scale": "Scale"}
 
 
@@ -59,7 +58,9 @@ def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
         layers += [("Layer", content) for content in net.layers]
         for kind, content in layers:
             layer = _decoded(kind, content)
-            name = _text(layer.name, _LONGEST_NAME)
+            name = _text(layer.name)
+            if len(name) > _LONGEST_NAME:
+                raise InputError("it has a name that is none")
             if len(blobs) + len(layer.blobs) > _MOST_BLOBS:
                 raise InputError("it has more blobs than any network")
             for i, blob in enumerate(layer.blobs):
@@ -68,7 +69,7 @@ def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
                 blobs[f"{name}/{i}"] = _array(blob)
         if not blobs:
             raise InputError("it has no layer with numbers")
-        return blobs, _text(net.name, _LONGEST_NET_NAME)
+        return blobs, _text(net.name)
     except InputError as error:
         raise InputError(f"{path} cannot be read as a caffemodel: {error}") from error
 
@@ -101,11 +102,8 @@ def write_caffe(
 ) -> None:
     """Writes a net with nothing but its blobs, which Caffe copies into a net of its own.
 
-    Args:
-      path: A file, or a folder to be made that takes the mean image too.
-      arrays: Blobs by name, `LAYER/NUMBER`; those that are not float64 are written as float32.
-      mean_image: Mean of the images of 0 to 255, RGB; left out of a file.
-      name: The net's name.
+    Those that are not float64 are written as float32. A path that is not a `.caffemodel` is a
+    folder to be made, which takes the mean image too (of images of 0 to 255, RGB).
 
     Raises:
       InputError: The package `protobuf` is not installed.
@@ -130,11 +128,7 @@ def write_caffe(
 
 @functools.cache
 def _classes() -> SimpleNamespace:
-    """Returns the classes of the messages.
-
-    Raises:
-      InputError: The package `protobuf` is not installed.
-    """
+    """Returns the classes of the messages."""
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError as error:
@@ -182,9 +176,7 @@ def _array(content: bytes) -> np.ndarray:
             shape = shape[1:]
     rows = [(row, np.dtype("<f4")) for row in blob.data]
     rows += [(row, np.dtype("<f8")) for row in blob.double_data]
-    if len(rows) > 1 or any(len(row) % dtype.itemsize for row, dtype in rows):
-        raise InputError("a blob's numbers do not stand in one row")
-    if not rows:
+    if len(rows) != 1 or len(rows[0][0]) % rows[0][1].itemsize:
         raise InputError("a blob has no numbers, or they do not stand in one row")
     ((row, dtype),) = rows
     numbers = np.frombuffer(row, dtype)
@@ -195,9 +187,7 @@ def _array(content: bytes) -> np.ndarray:
     return numbers.reshape(shape)
 
 
-def _text(content: bytes, longest: int) -> str:
-    if len(content) > longest:
-        raise InputError("it has a name that is none")
+def _text(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -7,20 +7,20 @@ Of HDF5 only arrays in groups are read. Links and arrays in other files are not 
 arrays of a file have no more bytes than the file.
 """
 
+import collections
 import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import write_atomically
-from resnet_jax.interop.formats import ENTRY, checked_members
-from resnet_jax.interop.preprocessing import Json
+from resnet_jax.interop.formats import ENTRY, Contents, Json, checked_members
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -36,24 +36,13 @@ _NUMBERED = {
 }
 """Names of the arrays of a layer by how many there are, in the order of their numbers."""
 
+_Texts: TypeAlias = dict[tuple[str, str], str]
+"""Attributes that are text, by the path of their group ("" is the file) and their name."""
+
 _ORDER = [*_NUMBERED[2], *_NUMBERED[4]]
 
 
-class KerasModel(NamedTuple):
-    """Contents of a file.
-
-    Attributes:
-      arrays: Arrays by name.
-      config: Keras' config of the model, if the file has it.
-      metadata: Strings that were written here.
-    """
-
-    arrays: dict[str, np.ndarray]
-    config: dict[str, Json] | None
-    metadata: dict[str, str]
-
-
-def read_keras(path: epath.PathLike) -> KerasModel:
+def read_keras(path: epath.PathLike) -> Contents:
     """Returns the contents of a file.
 
     Raises:
@@ -65,10 +54,12 @@ def read_keras(path: epath.PathLike) -> KerasModel:
     try:
         if content.startswith(b"PK"):
             return _read_archive(content)
-        hdf5 = _read_hdf5(content)
-        config = hdf5.texts.get(("", "model_config"))
-        metadata = {ENTRY: hdf5.texts["", ENTRY]} if ("", ENTRY) in hdf5.texts else {}
-        return KerasModel(_by_layer(hdf5), None if config is None else _json(config), metadata)
+        arrays, texts = _read_hdf5(content)
+        config = texts.get(("", "model_config"))
+        metadata = {ENTRY: texts["", ENTRY]} if ("", ENTRY) in texts else {}
+        return Contents(
+            _by_layer(arrays, texts), metadata, None if config is None else _json(config)
+        )
     except InputError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -90,11 +81,7 @@ def write_keras(
 ) -> None:
     """Writes arrays as Keras does in files `NAME.h5`, in the layout that all of its versions read.
 
-    Args:
-      path: The file.
-      arrays: By name.
-      layers: Names of the layers, in the order of Keras' model.
-      metadata: Strings beside them.
+    The layers are in the order of Keras' model.
 
     Raises:
       InputError: The package `h5py` is not installed.
@@ -113,7 +100,7 @@ def write_keras(
     write_atomically(path, buffer.getvalue())
 
 
-def _read_archive(content: bytes) -> KerasModel:
+def _read_archive(content: bytes) -> Contents:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = checked_members(archive, len(content), "Keras")
@@ -127,7 +114,7 @@ def _read_archive(content: bytes) -> KerasModel:
         raise
     except Exception as error:  # a damaged archive can raise anything in zipfile
         raise InputError(f"its archive is damaged ({error})") from error
-    return KerasModel(_by_layer(_read_hdf5(weights)), config, {})
+    return Contents(_by_layer(*_read_hdf5(weights)), config=config)
 
 
 def _json(text: str | bytes) -> dict[str, Json]:
@@ -140,18 +127,6 @@ def _json(text: str | bytes) -> dict[str, Json]:
     return value
 
 
-class _Hdf5(NamedTuple):
-    """Contents of an HDF5 file.
-
-    Attributes:
-      arrays: Arrays by their path.
-      texts: Attributes that are text, by the path of their group ("" is the file) and their name.
-    """
-
-    arrays: dict[str, np.ndarray]
-    texts: dict[tuple[str, str], str]
-
-
 def _h5py() -> ModuleType:
     try:
         import h5py  # an extra: only files of Keras need it
@@ -162,8 +137,8 @@ def _h5py() -> ModuleType:
     return h5py
 
 
-def _read_hdf5(content: bytes) -> _Hdf5:
-    """Returns the arrays and texts of a file.
+def _read_hdf5(content: bytes) -> tuple[dict[str, np.ndarray], _Texts]:
+    """Returns the arrays of a file by their path, and its texts.
 
     HDF5's own library allocates up to 4 GiB for a text of variable length before it looks; no other
     number in a file makes it allocate more than the file has.
@@ -172,11 +147,6 @@ def _read_hdf5(content: bytes) -> _Hdf5:
     items: list[tuple[str, Any]] = []
     try:
         with library.File(io.BytesIO(content), "r") as file:
-            other = file.visititems_links(
-                lambda path, link: None if isinstance(link, library.HardLink) else path
-            )
-            if other is not None:
-                raise InputError(f"{other} is a link to another place; nothing of it was read")
             file.visititems(lambda path, item: items.append((path, item)))
             return _contents([("", file), *items], library, len(content))
     except InputError:
@@ -186,12 +156,17 @@ def _read_hdf5(content: bytes) -> _Hdf5:
         raise InputError(f"its HDF5 is damaged ({reason[0]})") from error
 
 
-def _contents(items: Iterable[tuple[str, Any]], library: ModuleType, spare: int) -> _Hdf5:
+def _contents(
+    items: Iterable[tuple[str, Any]], library: ModuleType, spare: int
+) -> tuple[dict[str, np.ndarray], _Texts]:
     """Returns the contents of groups and arrays that have `spare` bytes at most."""
-    hdf5 = _Hdf5({}, {})
+    arrays: dict[str, np.ndarray] = {}
+    texts: _Texts = {}
     for path, item in items:
         if isinstance(item, library.Group):
-            hdf5.texts.update(_texts(library, path, item))
+            for name in ("name", "model_config", ENTRY):
+                if (text := _text(library, item, name)) is not None:
+                    texts[path, name] = text
             continue
         if not isinstance(item, library.Dataset):
             raise InputError(f"{path} is no array")
@@ -203,44 +178,41 @@ def _contents(items: Iterable[tuple[str, Any]], library: ModuleType, spare: int)
         if spare < 0:
             raise InputError(f"its arrays up to {path} are larger than the file")
         array = np.asarray(item[()])
-        hdf5.arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return hdf5
+        arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return arrays, texts
 
 
-def _texts(library: ModuleType, path: str, group: Any) -> dict[tuple[str, str], str]:
-    texts = {}
-    for name in ("name", "model_config", ENTRY):
-        if name not in group.attrs:
-            continue
-        attribute = group.attrs.get_id(name)
-        if attribute.shape == () and library.check_string_dtype(attribute.dtype) is not None:
-            text = group.attrs[name] if attribute.dtype.itemsize <= _MOST_TEXT else None
-            if text is None or len(text) > _MOST_TEXT:
-                raise InputError(f"its {name} is longer than any network's")
-            texts[path, name] = text.decode() if isinstance(text, bytes) else str(text)
-    return texts
+def _text(library: ModuleType, group: Any, name: str) -> str | None:
+    """Returns an attribute of a group if it is a text."""
+    if name not in group.attrs:
+        return None
+    attribute = group.attrs.get_id(name)
+    if attribute.shape != () or library.check_string_dtype(attribute.dtype) is None:
+        return None
+    if attribute.dtype.itemsize > _MOST_TEXT:
+        raise InputError(f"its {name} is longer than any network's")
+    text = group.attrs[name]
+    return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def _by_layer(hdf5: _Hdf5) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-    for path in hdf5.arrays:
-        group = path.rpartition("/")[0]
-        counts[group] = counts.get(group, 0) + 1
-    for path, array in hdf5.arrays.items():
+def _by_layer(arrays: Mapping[str, np.ndarray], texts: _Texts) -> dict[str, np.ndarray]:
+    """Returns arrays by the names of their layers."""
+    result: dict[str, np.ndarray] = {}
+    counts = collections.Counter(path.rpartition("/")[0] for path in arrays)
+    for path, array in arrays.items():
         group, _, leaf = path.rpartition("/")
         if path.startswith(("optimizer_weights/", "optimizer/")):
             continue
         if group.endswith("/vars"):
-            layer, numbered = hdf5.texts.get((group, "name")), _NUMBERED.get(counts[group], ())
+            layer, numbered = texts.get((group, "name")), _NUMBERED.get(counts[group], ())
             if layer is None or leaf not in map(str, range(len(numbered))):
                 raise InputError(f"{path} is of a layer without a name; save the model as NAME.h5")
             leaf = numbered[int(leaf)]
         else:
             layer, leaf = group.rpartition("/")[2], leaf.removesuffix(":0")
-        if f"{layer}/{leaf}" in arrays:
+        if f"{layer}/{leaf}" in result:
             raise InputError(f"the layer {layer[:60]!a} is there twice")
-        arrays[f"{layer}/{leaf}"] = array
-    if not arrays:
+        result[f"{layer}/{leaf}"] = array
+    if not result:
         raise InputError("it holds no arrays")
-    return arrays
+    return result

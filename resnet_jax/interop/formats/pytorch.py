@@ -14,7 +14,7 @@ import math
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,13 +66,7 @@ class _Name(NamedTuple):
 
 
 class _Storage(NamedTuple):
-    """Numbers in a member of the archive, as the description has them.
-
-    Attributes:
-      dtype: Their type.
-      key: Name of the member.
-      size: How many there are.
-    """
+    """Numbers in a member of the archive, as the description has them: how many, of which type."""
 
     dtype: np.dtype
     key: str
@@ -80,14 +74,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A tensor as the description has it; nothing of it has been compared with the file yet.
-
-    Attributes:
-      storage: Its numbers.
-      offset: Index of the first of them.
-      shape: Its shape.
-      strides: Steps in the storage, in numbers.
-    """
+    """A tensor as the description has it, not compared with the file yet; strides in numbers."""
 
     storage: _Storage
     offset: int
@@ -104,9 +91,7 @@ def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
     """Returns the tensors of a file that `torch.save` wrote.
 
     The file holds a dict of tensors, as a module's `state_dict()` is, alone or under the key
-    "state_dict" or "model" of another dict.
-
-    The tensors have the types that they are stored in, and cannot be written to.
+    "state_dict" or "model" of another dict. They keep their types, and cannot be written to.
 
     Raises:
       InputError: It is not such a file, is damaged, or asks for anything but tensors.
@@ -114,68 +99,60 @@ def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
     path = epath.Path(path)
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return _Reader(archive, path.stat().length).tensors()
+            return _read(archive, path.stat().length)
     except InputError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # a broken archive can raise anything in zipfile
         raise InputError(f"{path} cannot be read: its archive is damaged ({error})") from error
 
 
-class _Reader:
-    """Reads one archive."""
-
-    def __init__(self, archive: zipfile.ZipFile, file_size: int) -> None:
-        self._archive = archive
-        self._members = checked_members(archive, file_size, "torch")
-        self._spare = file_size  # bytes that tensors may still have
-        self._storages: dict[str, bytes] = {}
-        descriptions = [name for name in self._members if name.endswith("/data.pkl")]
-        if len(descriptions) != 1:
-            raise InputError(
-                f"it has {len(descriptions)} descriptions of tensors (data.pkl), not 1"
-            )
-        self._description = descriptions[0]
-        self._prefix = self._description.removesuffix("data.pkl")
-        order = self._members.get(self._prefix + "byteorder")
-        if order is not None and (order.file_size > 6 or archive.read(order) != b"little"):
-            raise InputError("its numbers are not in little-endian order")
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        if self._members[self._description].file_size > _MOST_DESCRIPTION:
-            raise InputError("its description of the tensors is longer than any network's")
-        described = _state_dict(_interpret(self._archive.read(self._description)))
-        return {name: self._array(name, tensor) for name, tensor in described.items()}
-
-    def _array(self, name: str, tensor: _Tensor) -> np.ndarray:
-        storage, offset, shape, strides = tensor
-        if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
-            raise InputError(f"{name} has {len(shape)} dimensions and {len(strides)} strides")
-        if offset < 0 or min(shape, default=1) < 1 or min(strides, default=0) < 0:
-            raise InputError(f"{name} has the shape {shape}, strides {strides} and offset {offset}")
-        # In Python's integers, which do not overflow.
-        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        numbers = self._numbers(name, storage)
-        if last >= storage.size:
-            raise InputError(f"{name} reaches beyond the {storage.size} numbers of its storage")
-        size = storage.dtype.itemsize
-        self._spare -= math.prod(shape) * size  # strides of 0 could make much of little
-        if self._spare < 0:
+def _read(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
+    members = checked_members(archive, file_size, "torch")
+    descriptions = [name for name in members if name.endswith("/data.pkl")]
+    if len(descriptions) != 1:
+        raise InputError(f"it has {len(descriptions)} descriptions of tensors (data.pkl), not 1")
+    prefix = descriptions[0].removesuffix("data.pkl")
+    order = members.get(prefix + "byteorder")
+    if order is not None and (order.file_size > 6 or archive.read(order) != b"little"):
+        raise InputError("its numbers are not in little-endian order")
+    if members[descriptions[0]].file_size > _MOST_DESCRIPTION:
+        raise InputError("its description of the tensors is longer than any network's")
+    storages: dict[str, bytes] = {}
+    arrays, spare = {}, file_size
+    for name, tensor in _state_dict(_interpret(archive.read(descriptions[0]))).items():
+        dtype, key, _ = tensor.storage
+        member = members.get(f"{prefix}data/{key}")
+        _check_tensor(name, tensor, member)
+        assert member is not None
+        spare -= math.prod(tensor.shape) * dtype.itemsize  # strides of 0 make much of little
+        if spare < 0:
             raise InputError(f"its tensors up to {name} are larger than the file")
-        steps = tuple(step * size for step in strides)
-        return np.ndarray(shape, storage.dtype, numbers, offset * size, steps)
+        if key not in storages:
+            storages[key] = archive.read(member)
+        steps = tuple(step * dtype.itemsize for step in tensor.strides)
+        offset = tensor.offset * dtype.itemsize
+        arrays[name] = np.ndarray(tensor.shape, dtype, storages[key], offset, steps)
+    return arrays
 
-    def _numbers(self, name: str, storage: _Storage) -> bytes:
-        member = self._members.get(f"{self._prefix}data/{storage.key}")
-        if member is None:
-            raise InputError(f"{name} is in data/{storage.key}, which it does not have")
-        if member.file_size != storage.size * storage.dtype.itemsize:
-            raise InputError(
-                f"{name} is in data/{storage.key}, which has {member.file_size} bytes and not "
-                f"{storage.size} numbers of type {storage.dtype.name}"
-            )
-        if storage.key not in self._storages:
-            self._storages[storage.key] = self._archive.read(member)
-        return self._storages[storage.key]
+
+def _check_tensor(name: str, tensor: _Tensor, member: zipfile.ZipInfo | None) -> None:
+    """Refuses a tensor that is not within its storage, a member of the archive."""
+    (dtype, key, size), offset, shape, strides = tensor
+    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
+        raise InputError(f"{name} has {len(shape)} dimensions and {len(strides)} strides")
+    if offset < 0 or min(shape, default=1) < 1 or min(strides, default=0) < 0:
+        raise InputError(f"{name} has the shape {shape}, strides {strides} and offset {offset}")
+    if member is None:
+        raise InputError(f"{name} is in data/{key}, which it does not have")
+    if member.file_size != size * dtype.itemsize:
+        raise InputError(
+            f"{name} is in data/{key}, which has {member.file_size} bytes and not "
+            f"{size} numbers of type {dtype.name}"
+        )
+    # In Python's integers, which do not overflow.
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if last >= size:
+        raise InputError(f"{name} reaches beyond the {size} numbers of its storage")
 
 
 def _state_dict(value: _Value) -> dict[str, _Tensor]:
@@ -194,11 +171,7 @@ def _state_dict(value: _Value) -> dict[str, _Tensor]:
 
 
 def _interpret(description: bytes) -> _Value:
-    """Returns the value that a pickle describes, of dicts, lists, tuples, scalars and tensors.
-
-    Raises:
-      InputError: It is damaged, or asks for anything but tensors.
-    """
+    """Returns the value that a pickle describes, of dicts, lists, tuples, scalars and tensors."""
     machine = _Machine()
     try:
         for opcode, argument, _ in pickletools.genops(description):
@@ -301,9 +274,6 @@ def _make(function: _Value, arguments: _Value) -> _Value:
 
 
 def _integers(values: _Value) -> tuple[int, ...]:
-    if not isinstance(values, tuple):
-        raise TypeError("a shape that is not a tuple")
-    integers = tuple(value for value in values if type(value) is int)
-    if len(integers) < len(values):
-        raise TypeError("a shape that is not of integers")
-    return integers
+    if not isinstance(values, tuple) or any(type(value) is not int for value in values):
+        raise TypeError("a shape that is not a tuple of integers")
+    return cast(tuple[int, ...], values)
