@@ -48,10 +48,6 @@ class DecodedImages:
     """The images of a source, decoded each time they are read: for data sets of any size.
 
     Every image has red, green and blue, which are the same where it is grey.
-
-    Attributes:
-      class_names: The names of the classes.
-      image_shape: Height, width and channels of every image that is read.
     """
 
     def __init__(
@@ -158,17 +154,11 @@ class DecodedImages:
 class MemoryImages:
     """The images of a set in their view for evaluation, in memory: for data sets that fit.
 
-    Attributes:
-      class_names: The names of the classes.
-      image_shape: Height, width and channels of every image: one channel where all images are
-        grey, else red, green and blue.
+    They have one channel where all of them are grey, else red, green and blue.
     """
 
     def __init__(self, images: DecodedImages) -> None:
         """Decodes all of a set.
-
-        Args:
-          images: The set.
 
         Raises:
           InputError: An image cannot be decoded; the message names it.

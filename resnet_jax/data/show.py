@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from resnet_jax.data.augment import Augmentation, preprocess
@@ -33,13 +33,7 @@ _INK, _FAINT = "#22262b", "#6b7178"
 
 
 class Plot(NamedTuple):
-    """Images that are drawn together.
-
-    Attributes:
-      title: The text above them.
-      images: The images, of one size.
-      captions: The text below each, the name of its class.
-    """
+    """Images of one size that are drawn together, each above its caption."""
 
     title: str
     images: UInt8[np.ndarray, "n h w c"]
@@ -58,77 +52,53 @@ def plot_training(
 ) -> tuple[Plot, Plot]:
     """Returns the first images of a step's batch, and their views for evaluation.
 
-    If more are wanted than a batch has, those of the next steps follow.
-
     Args:
       images: The training images.
       augmentation: The random changes of the images.
       statistics: Mean and standard deviation of the network's input.
       batch_size: Number of examples of the global batch.
       seed: The run's seed.
-      step: The first step, from 0.
-      count: How many images, at least 1.
+      step: The step, from 0.
+      count: How many images, at least 1; a batch has no more than its size.
 
     Raises:
       InputError: The step is negative, there are no images, or one cannot be decoded.
     """
     if step < 0:
         raise InputError(f"steps are counted from 0, not {step}")
-    last = step + (count - 1) // batch_size
-    batches = train_batches(
-        images,
-        augmentation,
-        batch_size=batch_size,
-        seed=seed,
-        start=step,
-        stop=last + 1,
-        rows=slice(0, min(count, batch_size)),
+    rows = slice(0, min(count, batch_size))
+    (batch,) = train_batches(
+        images, augmentation, batch_size=batch_size, seed=seed, start=step, stop=step + 1, rows=rows
     )
-    inputs, labels = [], []
-    for batch in batches:
-        labels.append(batch["label"])
-        inputs.append(preprocess(jax.device_put(batch), statistics, padding=augmentation.padding))
-    captions = _captions(images, np.concatenate(labels)[:count])
-    steps = f"step {step}" if step == last else f"steps {step} to {last}"
-
-    order = Order(len(images), batch_size, seed)
-    indices = np.concatenate([order.indices(one) for one in range(step, last + 1)])[:count]
-    pixels, _ = images.read(indices)
+    pixels, _ = images.read(Order(len(images), batch_size, seed).indices(step)[rows])
     in_training, in_evaluation = _displayed(
-        statistics, jnp.concatenate(inputs)[:count], _evaluation_input(pixels, statistics)
+        statistics,
+        preprocess(jax.device_put(batch), statistics, padding=augmentation.padding),
+        preprocess({"image": jnp.asarray(pixels)}, statistics, padding=0),
     )
+    captions = tuple(images.class_names[label] for label in batch["label"])
     return (
-        Plot(f"in training, {steps}", in_training, captions),
+        Plot(f"in training, step {step}", in_training, captions),
         Plot("the same images in evaluation", in_evaluation, captions),
     )
 
 
 def plot_evaluation(images: ImageSet, statistics: Statistics, *, count: int) -> Plot:
-    """Returns the first images of a set in their views for evaluation.
-
-    Args:
-      images: The images.
-      statistics: Mean and standard deviation of the network's input.
-      count: How many at most.
+    """Returns the first `count` images of a set in their views for evaluation.
 
     Raises:
       InputError: An image cannot be decoded.
     """
     pixels, labels = images.read(np.arange(min(count, len(images))))
-    (displayed,) = _displayed(statistics, _evaluation_input(pixels, statistics))
-    return Plot("in evaluation", displayed, _captions(images, labels))
+    inputs = preprocess({"image": jnp.asarray(pixels)}, statistics, padding=0)
+    (displayed,) = _displayed(statistics, inputs)
+    return Plot("in evaluation", displayed, tuple(images.class_names[label] for label in labels))
 
 
 def draw(plots: Sequence[Plot], *, columns: int, title: str, note: str) -> bytes:
-    """Draws plots side by side; returns the PNG.
+    """Draws plots of equally many images side by side, under a title and a note; returns the PNG.
 
     Small images are enlarged and large ones reduced, by whole numbers, so that pixels stay pixels.
-
-    Args:
-      plots: Equally many images of one size each.
-      columns: Number of images beside each other in a plot.
-      title: The text at the top left.
-      note: The text below it, smaller.
     """
     import matplotlib  # for its font; here, because it takes a tenth of a second
 
@@ -184,16 +154,6 @@ def _printable(text: str) -> str:
         else letter.encode("unicode_escape").decode()
         for letter in text
     )
-
-
-def _captions(images: ImageSet, labels: Int32[np.ndarray, "n"]) -> tuple[str, ...]:
-    return tuple(images.class_names[label] for label in labels)
-
-
-def _evaluation_input(
-    pixels: UInt8[np.ndarray, "n h w c"], statistics: Statistics
-) -> Float32[Array, "n h w c"]:
-    return preprocess({"image": jnp.asarray(pixels)}, statistics, padding=0)
 
 
 def _displayed(

@@ -32,14 +32,9 @@ def test_shows_the_first_images_of_a_batch():
     )
 
 
-def test_goes_on_with_the_next_steps():
-    pixels = noise(11, 6, 6, 3)
-    trained, evaluated = plots_of(Pixels(pixels), step=2, count=9)
-    indices = np.concatenate([Order(11, 4, 5).indices(step) for step in (2, 3, 4)])[:9]
-    np.testing.assert_array_equal(trained.images, pixels[indices])
-    np.testing.assert_array_equal(evaluated.images, pixels[indices])
-    assert trained.title == "in training, steps 2 to 4"
-    assert len(trained.captions) == len(evaluated.captions) == 9
+def test_a_batch_has_no_more_images_than_its_size():
+    trained, evaluated = plots_of(Pixels(noise(11, 6, 6, 3)), step=2, count=9)
+    assert len(trained.images) == len(evaluated.images) == len(trained.captions) == 4
 
 
 def test_shows_what_is_drawn_for_the_batch():

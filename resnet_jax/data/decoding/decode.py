@@ -21,6 +21,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Pillow reads more, which is unsafe for files of unknown origin: some formats start programs."""
 
+_UNKNOWN_FORMAT = f"it is no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+
 JPEG = ("JPEG", "MPO")
 """Some cameras put several JPEGs into one file (MPO), the first of which is the photo."""
 
@@ -214,13 +216,6 @@ def _resample(
     out[:] = np.atleast_3d(np.asarray(both))
 
 
-class UnknownFileError(ValueError):
-    """A file has none of the formats that are read; the message lists them."""
-
-    def __init__(self) -> None:
-        super().__init__(f"it is no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}")
-
-
 def open_image(file: bytes) -> ImageFile.ImageFile:
     """Opens an image file by its content; nothing is decoded yet.
 
@@ -228,7 +223,7 @@ def open_image(file: bytes) -> ImageFile.ImageFile:
     warn of them.
 
     Raises:
-      UnknownFileError: It has none of the formats that are read.
+      ValueError: It has none of the formats that are read.
       Exception: Whatever a broken file raises in Pillow.
     """
     Image.init()
@@ -238,8 +233,8 @@ def open_image(file: bytes) -> ImageFile.ImageFile:
             try:
                 return factory(io.BytesIO(file), "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
-                raise UnknownFileError from error
-    raise UnknownFileError
+                raise ValueError(_UNKNOWN_FORMAT) from error
+    raise ValueError(_UNKNOWN_FORMAT)
 
 
 def in_colours(image: Image.Image) -> Image.Image:

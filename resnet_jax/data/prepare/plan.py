@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from etils import epath
+from flax.traverse_util import flatten_dict
 from PIL import Image, features
 
 from resnet_jax.data.sources import Source
@@ -84,7 +85,7 @@ class Plan:
         Raises:
           InputError: Names the first value that differs.
         """
-        before, now = dict(_leaves(other)), dict(_leaves(json.loads(self.to_json())))
+        before, now = (flatten_dict(tree, sep=".") for tree in (other, json.loads(self.to_json())))
         for key in [*now, *before]:
             one, another = before.get(key), now.get(key)
             if one != another:
@@ -129,11 +130,3 @@ def make_plan(sources: Mapping[str, Source], name: str, version: str, settings: 
         counts={split: len(source) for split, source in sources.items()},
         encoder=f"Pillow {Image.__version__}, libjpeg {features.version('jpg')}",
     )
-
-
-def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

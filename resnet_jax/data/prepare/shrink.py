@@ -7,12 +7,9 @@ from PIL import Image
 
 from resnet_jax.data.decoding.decode import JPEG, MOST_PIXELS, in_colours, open_image
 from resnet_jax.data.sources import Example
+from resnet_jax.errors import InputError
 
 _ORIENTATION = 0x0112  # tag of EXIF
-
-
-class BadImageError(ValueError):
-    """An image cannot be decoded; the message says why."""
 
 
 def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
@@ -23,13 +20,8 @@ def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
     because some readers of JPEG cannot decode it. Pixels become a PNG, and so does a file of
     another format. Of EXIF only the orientation is kept.
 
-    Args:
-      example: The image.
-      shorter_side: The most pixels that the shorter of height and width may have; None for any.
-      quality: Quality of the JPEG, 1 to 100.
-
     Raises:
-      BadImageError: It cannot be decoded to its end, or is enormous.
+      InputError: It cannot be decoded to its end, or is enormous; the message says so of "it".
     """
     if isinstance(example.image, np.ndarray):
         pixels = example.image
@@ -38,7 +30,7 @@ def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
     try:
         with open_image(example.image) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise BadImageError(
+                raise InputError(
                     f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS}"
                 )
             image.load()
@@ -49,10 +41,10 @@ def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
                 return _png(in_colours(image))
             orientation = image.getexif().get(_ORIENTATION)
             return _jpeg(_resized(in_colours(image), shorter_side), quality, orientation)
-    except (BadImageError, MemoryError):
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # a broken file can raise anything in Pillow
-        raise BadImageError(f"it cannot be decoded: {error}") from error
+        raise InputError(f"it cannot be decoded: {error}") from error
 
 
 def _resized(image: Image.Image, shorter_side: int | None) -> Image.Image:

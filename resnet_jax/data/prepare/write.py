@@ -20,7 +20,7 @@ from etils import epath
 from tqdm import tqdm
 
 from resnet_jax.data.prepare.plan import Plan, Settings, Shard, make_plan
-from resnet_jax.data.prepare.shrink import BadImageError, shrink
+from resnet_jax.data.prepare.shrink import shrink
 from resnet_jax.data.prepare.verify import BAD, LAST, features, finish, read_manifest
 from resnet_jax.data.sources import Source
 from resnet_jax.data.sources.prepared import UNFINISHED
@@ -217,7 +217,7 @@ def _encoder(
             example = sources[shard.split][index]
             key = example.key
             image = shrink(example, shorter_side, quality)
-        except (InputError, BadImageError) as error:
+        except InputError as error:
             return {"shard": shard.file, "split": shard.split, "key": key, "error": str(error)}
         name = key.encode(errors="backslashreplace")
         values = {"file_name": name, "image": image, "label": example.label}

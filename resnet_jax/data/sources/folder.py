@@ -165,13 +165,10 @@ def _read_cache(path: epath.Path, times: Mapping[str, int]) -> tuple[str, ...] |
     """Returns the files of a list that is whole and of these class folders."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # missing, unreadable, torn
+        valid = (content["version"], content["classes"]) == (_VERSION, times)
+        return tuple(content["files"]) if valid else None
+    except (OSError, ValueError, KeyError, TypeError):  # missing, unreadable, torn, or another's
         return None
-    if not isinstance(content, dict):
-        return None
-    if (content.get("version"), content.get("classes")) != (_VERSION, times):
-        return None
-    return tuple(content["files"])
 
 
 def _map(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:

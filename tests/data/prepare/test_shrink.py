@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data.prepare.shrink import BadImageError, shrink
+from resnet_jax import InputError
+from resnet_jax.data.prepare.shrink import shrink
 from resnet_jax.data.sources import Example
 from tests.data.pictures import encode, photo
 
@@ -118,15 +119,15 @@ def test_what_cannot_be_decoded_is_refused_even_if_it_is_small(name, kept):
     content = encode(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8), name)
     length = kept if isinstance(kept, int) else int(len(content) * kept)
     for shorter_side in (20, None):
-        with pytest.raises(BadImageError, match="it cannot be decoded: "):
+        with pytest.raises(InputError, match="it cannot be decoded: "):
             shrunk(content[:length], shorter_side)
 
 
 def test_what_is_no_image_is_refused():
-    with pytest.raises(BadImageError) as error:
+    with pytest.raises(InputError) as error:
         shrunk(b"no image")
     assert str(error.value) == ("it cannot be decoded: it is no JPEG, PNG, WEBP, GIF or BMP")
-    with pytest.raises(BadImageError):
+    with pytest.raises(InputError):
         shrunk(encode(photo(9, 9), "TIFF"))
 
 
@@ -153,7 +154,7 @@ def test_enormous_images_are_refused_by_their_header(side):
     content = bytearray(encode(photo(8, 8), "PNG"))
     content[16:24] = side.to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
-    with pytest.raises(BadImageError) as error:
+    with pytest.raises(InputError) as error:
         shrunk(bytes(content))
     assert str(error.value) == f"it has {side} x {side} pixels, more than 67108864"
 
