@@ -66,8 +66,7 @@ class Trainer:
 def _server() -> BaseContext:
     """Starts a server that imports everything once."""
     context = multiprocessing.get_context("forkserver")
-    # tensorboardX imports torch where there is one, which takes as long as the tiny run.
-    context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg", "tensorboardX"])
+    context.set_forkserver_preload([__name__, "matplotlib.backends.backend_agg"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.fspath(_ROOT), prepend=os.pathsep)
         forkserver.ensure_running()

@@ -5,8 +5,6 @@ import json
 import math
 import os
 import re
-import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +18,7 @@ from resnet_jax.checkpoints import Layout
 from resnet_jax.errors import InputError
 from resnet_jax.files import GrowingFile, write_atomically
 from resnet_jax.training.curves import draw_curves
+from resnet_jax.training.tensorboard import TensorBoard
 
 Row: TypeAlias = dict[str, int | float | str]
 """A line of `metrics.jsonl`: `step`, `split`, and the values by name."""
@@ -220,47 +219,6 @@ class MetricsLog:
         """Returns the rows of this run and of those it goes on from."""
         self.file.sync()
         return [row for _, row in _parse(self._path.read_bytes(), self._path)]
-
-
-class TensorBoard:
-    """Scalars `split/name` in an event file of this start of the run, without TensorFlow.
-
-    tensorboardX makes the events. Its writer is not used: its queue is not empty after `flush`,
-    and two files that begin in the same second get the same name.
-
-    Attributes:
-      file: To be synchronised and closed.
-    """
-
-    def __init__(self, directory: epath.PathLike, *, resume_step: int) -> None:
-        """Begins a file; TensorBoard drops the events of later steps in older files."""
-        # Here, because it imports torch if it is installed, which takes seconds.
-        from tensorboardX.proto.event_pb2 import (
-            Event,  # pyrefly: ignore[missing-module-attribute]
-            SessionLog,  # pyrefly: ignore[missing-module-attribute]
-        )
-        from tensorboardX.record_writer import masked_crc32c
-        from tensorboardX.summary import scalar
-
-        self._event, self._scalar, self._checksum = Event, scalar, masked_crc32c
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-        self.file = GrowingFile(epath.Path(directory) / name)
-        self._write(Event(file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)
-        self._write(Event(step=resume_step + 1, session_log=start))
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes a scalar for each value."""
-        for name, value in values.items():
-            summary = self._scalar(f"{split}/{name}", float(value))
-            self._write(self._event(step=step, summary=summary))
-
-    def _write(self, event) -> None:
-        event.wall_time = time.time()
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        checksums = [struct.pack("<I", self._checksum(part)) for part in (length, data)]
-        self.file.write(length + checksums[0] + data + checksums[1])
 
 
 def _parse(content: bytes, path: epath.Path) -> list[tuple[bytes, Row]]:
