@@ -274,18 +274,12 @@ def seconds_each(items: Iterator[object], limit: float) -> float:
     return (time.perf_counter() - start) / count
 
 
-class _Held:
+class _Held(list[Example]):
     """Examples in memory, which takes reading out of decoding; a source."""
 
     def __init__(self, source: Source, indices: Int64[np.ndarray, "n"]) -> None:
+        super().__init__(source[int(index)] for index in indices)
         self.class_names = source.class_names
-        self._examples = [source[int(index)] for index in indices]
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int, /) -> Example:
-        return self._examples[index]
 
 
 class _Training:

@@ -18,7 +18,7 @@ from resnet_jax.evaluation.network import (
     same_classes,
     weights_of_run,
 )
-from resnet_jax.evaluation.precise import PreciseStatistics, precise_batch_stats
+from resnet_jax.evaluation.precise import precise_batch_stats
 from resnet_jax.evaluation.protocol import SCALES, Preparation, Protocol, ProtocolName
 from resnet_jax.evaluation.results import (
     Options,
@@ -34,7 +34,6 @@ __all__ = [
     "Evaluator",
     "Network",
     "Options",
-    "PreciseStatistics",
     "Predictions",
     "Preparation",
     "Protocol",

@@ -1,11 +1,10 @@
 """Batches of views: those of one shape together, decoded as they are needed."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32
 
 from resnet_jax.data import Batch, Box, Interpolation, Source, decode_crop
 from resnet_jax.data.workers import Workers
@@ -26,15 +25,10 @@ class Bucket(NamedTuple):
     examples: Int32[np.ndarray, " n"]
     views: list[View]
 
-    def rows(self, pixels: int, copies: int) -> int:
-        """Returns how many views fit into a batch; at least one, and no more than there are.
-
-        Args:
-          pixels: Pixels that a batch has at most.
-          copies: How often each view is in it.
-        """
+    def rows(self, pixels: int) -> int:
+        """Returns how many views have at most so many pixels; at least one, at most all."""
         height, width = self.shape
-        return min(max(1, pixels // (copies * height * width)), len(self.examples))
+        return min(max(1, pixels // (height * width)), len(self.examples))
 
 
 def buckets(views: Sequence[View], sizes: Int32[np.ndarray, "examples 2"]) -> list[Bucket]:
@@ -44,16 +38,13 @@ def buckets(views: Sequence[View], sizes: Int32[np.ndarray, "examples 2"]) -> li
 
     Args:
       views: The views of an image.
-      sizes: Height and width of each image; not looked at where the views all have one shape.
+      sizes: Height and width of each image; of any value where all views are crops.
     """
     members: dict[tuple[int, int], list[tuple[int, View]]] = {}
     for example, (height, width) in enumerate(sizes.tolist()):
         for view in views:
-            shape = view.shape
-            if shape is None:
-                placement = view(height, width)
-                shape = (placement.height, placement.width)
-            members.setdefault(shape, []).append((example, view))
+            _, rows, columns = view(height, width)
+            members.setdefault((rows, columns), []).append((example, view))
     return [
         Bucket(
             shape,
@@ -73,13 +64,7 @@ class ViewReader:
     """
 
     def __init__(self, source: Source, examples: range, *, workers: int | None = None) -> None:
-        """Prepares to read; no image is decoded yet.
-
-        Args:
-          source: The images.
-          examples: The indices of the examples.
-          workers: Number of threads that decode; by default as many as there are cores.
-        """
+        """Prepares to read these examples, by default in as many threads as there are cores."""
         self.labels: Int32[np.ndarray, " n"] = np.full(len(examples), -1, np.int32)
         self.keys: list[str] = [""] * len(examples)
         self._source = source
@@ -96,8 +81,8 @@ class ViewReader:
         Raises:
           InputError: An image whose size is needed cannot be decoded; the message names it.
         """
-        if all(view.shape is not None for view in views):
-            return buckets(views, np.zeros((len(self), 2), np.int32))
+        if all(view.size is not None for view in views):
+            return buckets(views, np.ones((len(self), 2), np.int32))
         if self._sizes is None:
             sizes = np.empty((len(self), 2), np.int32)
 
@@ -115,20 +100,9 @@ class ViewReader:
         return buckets(views, self._sizes)
 
     def batches(
-        self,
-        bucket: Bucket,
-        interpolation: Interpolation,
-        *,
-        rows: int,
-        channels: int,
+        self, bucket: Bucket, interpolation: Interpolation, *, rows: int, channels: int
     ) -> Iterator[Batch]:
         """Yields the views of a bucket in batches of one size, the last filled up with black.
-
-        Args:
-          bucket: The views.
-          interpolation: How images are resampled.
-          rows: Views of a batch.
-          channels: 3, or 1 for grey images.
 
         Yields:
           `image`, uint8 [rows, h, w, channels], and `label`, int32 [rows].
@@ -138,34 +112,28 @@ class ViewReader:
             message names it.
         """
         for first in range(0, len(bucket.examples), rows):
-            examples = bucket.examples[first : first + rows].tolist()
-            views = bucket.views[first : first + rows]
-            pixels = np.zeros((rows, *bucket.shape, channels), np.uint8)
-            labels = np.zeros(rows, np.int32)
-            read = functools.partial(self._read, examples, views, interpolation, pixels, labels)
-            self._workers.each(read, len(examples))
-            yield {"image": pixels, "label": labels}
+            yield self._batch(bucket, slice(first, first + rows), interpolation, rows, channels)
 
-    def _read(
-        self,
-        examples: Sequence[int],
-        views: Sequence[View],
-        interpolation: Interpolation,
-        pixels: UInt8[np.ndarray, "rows h w c"],
-        labels: Int32[np.ndarray, " rows"],
-        row: int,
-    ) -> None:
-        """Reads one row of a batch."""
-        number, view = examples[row], views[row]
-        example = self._source[self._examples[number]]
-        _, height, width, channels = pixels.shape
-        out = pixels[row] if channels == 3 else np.empty((height, width, 3), np.uint8)
-        grey = decode_crop(example, lambda h, w: view(h, w).box, out, interpolation, exact=True)
-        if channels == 1:
-            if not grey:
-                raise InputError(
-                    f"image {example.key} has colours, and the network takes grey images"
-                )
-            pixels[row] = out[..., :1]
-        labels[row] = self.labels[number] = example.label
-        self.keys[number] = example.key
+    def _batch(
+        self, bucket: Bucket, part: slice, interpolation: Interpolation, rows: int, channels: int
+    ) -> Batch:
+        examples, views = bucket.examples[part].tolist(), bucket.views[part]
+        pixels = np.zeros((rows, *bucket.shape, channels), np.uint8)
+        labels = np.zeros(rows, np.int32)
+
+        def read(row: int) -> None:
+            number, view = examples[row], views[row]
+            example = self._source[self._examples[number]]
+            out = pixels[row] if channels == 3 else np.empty((*bucket.shape, 3), np.uint8)
+            grey = decode_crop(example, lambda h, w: view(h, w).box, out, interpolation, exact=True)
+            if channels == 1:
+                if not grey:
+                    raise InputError(
+                        f"image {example.key} has colours, and the network takes grey images"
+                    )
+                pixels[row] = out[..., :1]
+            labels[row] = self.labels[number] = example.label
+            self.keys[number] = example.key
+
+        self._workers.each(read, len(examples))
+        return {"image": pixels, "label": labels}

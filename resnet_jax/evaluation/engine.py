@@ -19,9 +19,6 @@ from resnet_jax.evaluation.network import Network, Variables
 from resnet_jax.evaluation.protocol import Protocol
 from resnet_jax.parallel import AXIS, Replicas
 
-_BATCHES_AHEAD = 2
-"""Batches that the devices work on while the results of the one before are fetched."""
-
 Step = Callable[[Variables, PyTree], PyTree]
 
 
@@ -37,14 +34,9 @@ class Evaluator:
         *,
         batch_size: int,
     ) -> None:
-        """Prepares the evaluation.
+        """Prepares the evaluation on the devices of all processes.
 
-        Args:
-          model: The network.
-          images: The images that it is evaluated on.
-          statistics: The mean and the deviation that normalise the images.
-          replicas: The devices, of all processes.
-          batch_size: Images at a time, over all devices; rounded up so that it divides over them.
+        The batch is of `batch_size` images over all devices, rounded up so that it divides.
         """
         self._images = images
         self._replicas = replicas
@@ -76,11 +68,12 @@ def predict(
 ) -> tuple[Predictions, list[int]]:
     """Returns the predictions of a network, or of the mean of the probabilities of several.
 
-    Processes have nothing to do with each other here: each has other images, of other shapes.
+    Processes have nothing to do with each other here: each has other images, of other shapes, and
+    its own devices. The probabilities of all views of an image are averaged.
 
     Args:
       networks: The networks, of the same classes; each sees images as they are prepared for it.
-      protocol: Which views of an image they see; the probabilities of all are averaged.
+      protocol: Which views of an image they see.
       reader: The images of this process.
       replicas: Devices of this process.
       batch_size: Images of the size of the network's at a time, over these devices; views that are
@@ -104,7 +97,7 @@ def predict(
         """Yields the examples and the output of each batch; the last one may be filled up."""
         step = replicas.map(_step(network.model, network.statistics, protocol, summarized))
         variables = replicas.place(network.variables)
-        pixels = batch_size * network.preparation.image_size**2
+        pixels = batch_size * network.preparation.image_size**2 // (1 + protocol.mirrored)
         interpolation = protocol.resampling(network.preparation)
         with tqdm(
             total=sum(len(bucket.examples) for bucket in buckets),
@@ -113,7 +106,7 @@ def predict(
             disable=True if quiet else None,  # None: where nobody watches
         ) as bar:
             for bucket in buckets:
-                rows = replicas.round_up(bucket.rows(pixels, 1 + protocol.mirrored))
+                rows = replicas.round_up(bucket.rows(pixels))
                 batches = reader.batches(
                     bucket, interpolation, rows=rows, channels=network.channels
                 )
@@ -148,7 +141,7 @@ def run_batches(
     with prefetch(map(replicas.shard, batches)) as sharded:
         for batch in sharded:
             ahead.append(step(variables, batch))
-            if len(ahead) > _BATCHES_AHEAD:
+            if len(ahead) > 2:
                 yield jax.device_get(ahead.popleft())
         while ahead:
             yield jax.device_get(ahead.popleft())
@@ -162,7 +155,10 @@ def _step(model: nn.Module, statistics: Statistics, protocol: Protocol, summariz
     """
 
     def step(variables: Variables, batch: Mapping[str, Array]) -> PyTree:
-        images = preprocess(batch, _stretched(statistics, batch["image"].shape[1:]), padding=0)
+        mean, shape = jnp.asarray(statistics.mean), batch["image"].shape[1:]
+        if mean.ndim > 1 and mean.shape != shape:
+            mean = jax.image.resize(mean, shape, "linear")
+        images = preprocess(batch, statistics._replace(mean=mean), padding=0)
         if protocol.mirrored:
             images = jnp.concatenate([images, images[:, :, ::-1]])
         logits = model.apply(variables, images, train=False, method=protocol.method)
@@ -173,11 +169,3 @@ def _step(model: nn.Module, statistics: Statistics, protocol: Protocol, summariz
         return lax.all_gather(output, AXIS, tiled=True)
 
     return step
-
-
-def _stretched(statistics: Statistics, shape: tuple[int, ...]) -> Statistics:
-    """Returns the statistics with a mean image of this shape, where they have one."""
-    mean = jnp.asarray(statistics.mean)
-    if mean.ndim == 1 or mean.shape == shape:
-        return statistics
-    return statistics._replace(mean=jax.image.resize(mean, shape, "linear"))

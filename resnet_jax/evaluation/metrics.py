@@ -1,19 +1,24 @@
-"""Metrics: numbers made of the predictions for a set of images.
+"""Metrics: numbers made of the predictions for a set of images, and the files of both.
 
 A metric is a function from `Predictions` to a number. Once it stands in `METRICS`, it is in every
 result, in the logs of training, and in TensorBoard.
 """
 
+import csv
+import io
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax import lax
 from jaxtyping import Array, Float32, Int32
 
-MOST_CLASSES = 5
-"""How many of the most probable classes of an image are kept."""
+from resnet_jax import parallel
+from resnet_jax.errors import InputError
+from resnet_jax.files import check_writable, write_atomically
 
 
 class Predictions(NamedTuple):
@@ -41,7 +46,7 @@ def summarize(
     log_probabilities: Float32[Array, "n classes"], labels: Int32[Array, " n"]
 ) -> Predictions:
     """Returns the predictions of log-probabilities, as arrays of jax."""
-    best, classes = lax.top_k(log_probabilities, min(MOST_CLASSES, log_probabilities.shape[-1]))
+    best, classes = lax.top_k(log_probabilities, min(5, log_probabilities.shape[-1]))
     of_label = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
     return Predictions(labels, -of_label, classes, jnp.exp(best))  # pyrefly: ignore
 
@@ -100,35 +105,94 @@ class ClassErrors(NamedTuple):
 
 
 def errors_of_classes(predictions: Predictions, class_names: Sequence[str]) -> list[ClassErrors]:
-    """Returns the errors of each class, in the order of the classes.
-
-    Args:
-      predictions: The predictions for all images.
-      class_names: The classes; a label is an index of this.
-    """
-    return [
-        _of_class(predictions.select(predictions.labels == label), label, class_names)
-        for label in range(len(class_names))
-    ]
-
-
-def _of_class(predictions: Predictions, label: int, class_names: Sequence[str]) -> ClassErrors:
-    """Returns the errors of a class from the predictions for its images."""
-    examples = len(predictions.labels)
-    if not examples:
-        return ClassErrors(class_names[label], 0, None, None, None, 0)
-    counts = np.bincount(predictions.classes[:, 0], minlength=len(class_names))
-    counts[label] = 0
-    other = int(counts.argmax())
-    return ClassErrors(
-        class_names[label],
-        examples,
-        top1_error=round(top1_error(predictions), 4),
-        top5_error=round(top5_error(predictions), 4),
-        confused_with=class_names[other] if counts[other] else None,
-        confused=int(counts[other]),
-    )
+    """Returns the errors of each class; a label is an index of `class_names`."""
+    errors = []
+    for label, name in enumerate(class_names):
+        own = predictions.select(predictions.labels == label)
+        if not len(own.labels):
+            errors.append(ClassErrors(name, 0, None, None, None, 0))
+            continue
+        counts = np.bincount(own.classes[:, 0], minlength=len(class_names))
+        counts[label] = 0
+        other = int(counts.argmax())
+        errors.append(
+            ClassErrors(
+                name,
+                len(own.labels),
+                top1_error=round(top1_error(own), 4),
+                top5_error=round(top5_error(own), 4),
+                confused_with=class_names[other] if counts[other] else None,
+                confused=int(counts[other]),
+            )
+        )
+    return errors
 
 
 def _percent(wrong: np.ndarray) -> float:
     return 100 * np.count_nonzero(wrong) / len(wrong)
+
+
+def check_outputs(
+    predictions: epath.PathLike | None, per_class: epath.PathLike | None, *others: epath.Path
+) -> None:
+    """Refuses, before the work, files that could not be written after it; makes their folders.
+
+    Raises:
+      InputError: The first two are one file, one is a folder or cannot be written, or the name of
+        `per_class` does not say its form.
+    """
+    if per_class is not None and _suffix(per_class) not in (".csv", ".json"):
+        raise InputError(
+            f"the errors of the classes are a .csv or a .json file, and {per_class} is not"
+        )
+    paths = [epath.Path(path) for path in (predictions, per_class) if path is not None]
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{predictions} cannot have both predictions and the errors of classes")
+    for path in (*others, *paths):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
+        if parallel.is_primary():
+            check_writable(path)
+
+
+def write_predictions(
+    path: epath.PathLike,
+    predictions: Predictions,
+    keys: Sequence[str],
+    class_names: Sequence[str],
+) -> None:
+    """Writes a line of JSON for each image, in the order of the data set.
+
+    It has the image's `key`, the name of its class as `label`, and the names of the five most
+    probable classes as `top5`, with their `probabilities`.
+    """
+    columns = (keys, predictions.labels, predictions.classes, predictions.probabilities.tolist())
+    lines = []
+    for key, label, classes, probabilities in zip(*columns, strict=True):
+        line = {
+            "key": key,
+            "label": class_names[label],
+            "top5": [class_names[number] for number in classes],
+            "probabilities": [float(f"{p:.6g}") for p in probabilities],
+        }
+        lines.append(f"{json.dumps(line)}\n")
+    write_atomically(path, "".join(lines).encode())
+
+
+def write_per_class(
+    path: epath.PathLike, predictions: Predictions, class_names: Sequence[str]
+) -> None:
+    """Writes the errors of each class, a row for each, as the name ends: `.csv` or `.json`."""
+    rows = [errors._asdict() for errors in errors_of_classes(predictions, class_names)]
+    if _suffix(path) == ".json":
+        write_atomically(path, f"{json.dumps(rows, indent=1)}\n".encode())
+        return
+    text = io.StringIO()
+    table = csv.DictWriter(text, ClassErrors._fields, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+
+def _suffix(path: epath.PathLike) -> str:
+    return epath.Path(path).suffix.lower()

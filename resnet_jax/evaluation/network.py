@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
@@ -68,11 +67,8 @@ class Network(NamedTuple):
 def restore(workdir: epath.PathLike, which: Which = "newest") -> Network:
     """Returns the network of a checkpoint, verified; nothing in the workdir is changed.
 
-    The run's data need not be there.
-
-    Args:
-      workdir: The run.
-      which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
+    The run's data need not be there. `which` is the step of the checkpoint, or the newest one, or
+    the one with the least top-1 error.
 
     Raises:
       InputError: There is no such run or checkpoint, or it is damaged.
@@ -88,10 +84,10 @@ def restore(workdir: epath.PathLike, which: Which = "newest") -> Network:
         model = configs.build_model(config, len(class_names))
         mean, color = config.data.mean, config.data.color
         statistics = statistics_template((height, width, channels), mean=mean, color=color)
-        templates = {
-            "variables": _variables_template(model, (height, width, channels)),
-            "measured": statistics.arrays(),
-        }
+        images = jnp.zeros((1, height, width, channels))
+        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+        variables = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+        templates = {"variables": variables, "measured": statistics.arrays()}
         checkpoint = checkpoints.restore(found.step, templates)
     assert checkpoint is not None, "a step that is missing is refused"
     data = config.data
@@ -158,11 +154,8 @@ def is_run(source: epath.PathLike) -> bool:
 def weights_of_run(workdir: epath.PathLike, which: Which = "newest") -> interop.Weights:
     """Returns the network of a checkpoint as weights, to write under the names of other libraries.
 
-    Its statistics count as those of as many batches as the run has made steps.
-
-    Args:
-      workdir: The run.
-      which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
+    Its statistics count as those of as many batches as the run has made steps. The checkpoint is
+    chosen as in `restore`.
 
     Raises:
       InputError: There is no such checkpoint, or its network is not one of this package.
@@ -194,25 +187,3 @@ def same_classes(images: ImageSet | Source, class_names: Sequence[str]) -> None:
         f"the images to evaluate on have other classes than those it was trained on ({here} and "
         f"{there}): label {label} is {new!r} in the former and {old!r} in the latter"
     )
-
-
-def check_finite(network: Network) -> None:
-    """Refuses a network with NaN or infinity among its parameters or statistics.
-
-    Raises:
-      InputError: There is one; the message names the first array that holds it.
-    """
-    for path, array in jax.tree_util.tree_leaves_with_path(network.variables):
-        if not np.isfinite(array).all():
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise InputError(
-                f"{network.name} has values that are not numbers (NaN or infinite) in {name}; "
-                "its training has diverged: evaluate an earlier checkpoint"
-            )
-
-
-def _variables_template(model: nn.Module, image_shape: tuple[int, int, int]) -> Variables:
-    """Returns the shapes and types of a network's `params` and `batch_stats`."""
-    images = jnp.zeros((1, *image_shape))
-    variables = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}

@@ -15,7 +15,7 @@ groups' variances alone would leave out the variance of their means.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 import jax
 import numpy as np
@@ -30,21 +30,6 @@ from resnet_jax.evaluation.engine import run_batches
 from resnet_jax.evaluation.network import Variables
 from resnet_jax.parallel import AXIS, Replicas
 
-Moments = dict[tuple[str, ...], Float32[np.ndarray, "groups c"]]
-"""Means and variances of groups of images, by their paths in `batch_stats`."""
-
-
-class PreciseStatistics(NamedTuple):
-    """Batch statistics over many images.
-
-    Attributes:
-      batch_stats: The statistics, on the host.
-      examples: Number of the images.
-    """
-
-    batch_stats: PyTree[Float32[np.ndarray, "..."]]
-    examples: int
-
 
 def precise_batch_stats(
     model: nn.Module,
@@ -57,8 +42,8 @@ def precise_batch_stats(
     augmentation: Augmentation | None = None,
     group_size: int = 32,
     seed: int = 0,
-) -> PreciseStatistics:
-    """Returns the batch statistics that a network has over many training images.
+) -> tuple[PyTree[Float32[np.ndarray, "..."]], int]:
+    """Returns the batch statistics of a network over many training images, and their number.
 
     The images are the first ones in the order in which a run of this seed sees them, each at most
     once, in whole groups. Groups are the same on any number of devices.
@@ -96,7 +81,7 @@ def precise_batch_stats(
     sums: dict[tuple[str, ...], Float64[np.ndarray, " c"]] = {}
     done = 0
     for found in run_batches(moments, replicas.place(variables), batches, replicas):
-        flat = cast(Moments, traverse_util.flatten_dict(found))
+        flat = cast(dict[tuple[str, ...], np.ndarray], traverse_util.flatten_dict(found))
         for path, values in flat.items():
             moment = values.astype(np.float64)
             if path[-1] == "var":
@@ -109,7 +94,7 @@ def precise_batch_stats(
         if path[-1] == "var":
             means[path] = np.maximum(means[path] - np.square(means[*path[:-1], "mean"]), 0)
     averages = {path: mean.astype(np.float32) for path, mean in means.items()}
-    return PreciseStatistics(traverse_util.unflatten_dict(averages), groups * group_size)
+    return traverse_util.unflatten_dict(averages), groups * group_size
 
 
 def _batches(

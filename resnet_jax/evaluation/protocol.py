@@ -10,7 +10,7 @@ from resnet_jax.checkpoints import Json
 from resnet_jax.data import Interpolation
 from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.evaluation.views import Crop, Scale, View, five_crops
+from resnet_jax.evaluation.views import View, five_crops
 
 ProtocolName = Literal["single_crop", "ten_crop", "multi_scale"]
 
@@ -103,18 +103,15 @@ class Protocol:
         return "-".join([*parts, *map(str, self.scales or ())])
 
     def views(self, preparation: Preparation) -> tuple[View, ...]:
-        """Returns the views of an image, without their mirror images.
-
-        Args:
-          preparation: How images are prepared for the network.
+        """Returns the views of an image for a network, without their mirror images.
 
         Raises:
           InputError: The crops do not fit into the resized images, or fill them.
         """
         if self.name == "multi_scale":
-            return tuple(map(Scale, self._scales(preparation)))
+            return tuple(map(View, self._scales(preparation)))
         size, resize = self._crop(preparation)
-        return five_crops(size, resize) if self.name == "ten_crop" else (Crop(size, resize),)
+        return five_crops(size, resize) if self.name == "ten_crop" else (View(resize, size),)
 
     def resampling(self, preparation: Preparation) -> Interpolation:
         """Returns how the images for a network are resampled."""
@@ -133,11 +130,7 @@ class Protocol:
         return {"name": self.name, "views": count, **numbers, "interpolation": interpolation}
 
     def check(self, network: nn.Module) -> None:
-        """Refuses a network that the protocol cannot be applied to.
-
-        Raises:
-          InputError: The protocol needs a fully convolutional form, and the network has none.
-        """
+        """Refuses with `InputError` a network without the fully convolutional form it needs."""
         if self.method is not None and not hasattr(network, self.method):
             raise InputError(
                 "multi_scale needs a network with a fully convolutional form, and "

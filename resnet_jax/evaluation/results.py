@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -17,19 +18,19 @@ from resnet_jax.data import BadRecords, Source, load_source
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.batches import ViewReader
 from resnet_jax.evaluation.engine import predict
-from resnet_jax.evaluation.metrics import Predictions, measure
+from resnet_jax.evaluation.metrics import (
+    Predictions,
+    check_outputs,
+    measure,
+    write_per_class,
+    write_predictions,
+)
 from resnet_jax.evaluation.network import (
     Network,
     Which,
-    check_finite,
     network_of_weights,
     restore,
     same_classes,
-)
-from resnet_jax.evaluation.outputs import (
-    check_outputs,
-    write_per_class,
-    write_predictions,
 )
 from resnet_jax.evaluation.precise import precise_batch_stats
 from resnet_jax.evaluation.protocol import Protocol
@@ -44,7 +45,6 @@ class Options(TypedDict, total=False):
       split: Split of the data; by default `data.eval_split` of the (first) network's config.
       batch_size: Images at a time, over all devices; by default the config's. Views that are larger
         than the network's images, or mirrored too, are as many fewer as their pixels are more.
-      mapping: "pmap" or "shard_map"; by default the config's.
       protocol: The views of an image; by default the centre, as during training.
       precise_bn: On how many training images the batch statistics are recomputed, for this
         evaluation, as exact averages; see `precise_batch_stats`.
@@ -56,7 +56,6 @@ class Options(TypedDict, total=False):
 
     split: str | None
     batch_size: int | None
-    mapping: parallel.MapName | None
     protocol: Protocol | None
     precise_bn: int | None
     predictions: epath.PathLike | None
@@ -115,12 +114,8 @@ def evaluate(
     """Evaluates a checkpoint of a run, and writes the result to `workdir/evaluations/`.
 
     Every image counts exactly once, for any number of devices and processes. The run may be going
-    on: its checkpoints are only read.
-
-    Args:
-      workdir: The run.
-      which: Step of the checkpoint, or the newest one, or the one with the least top-1 error.
-      **options: See `Options`.
+    on: its checkpoints are only read. The checkpoint is chosen as in `restore`; for the options see
+    `Options`.
 
     Raises:
       InputError: There is no such run, checkpoint or split, the result could not be written, or
@@ -133,12 +128,10 @@ def evaluate(
     if parallel.is_primary():
         # A name of its own for each protocol; that of the usual one is split and step.
         precise_bn = protocol.get("precise_bn")
-        parts = [
-            f"{split}-{network.step}",
-            (options.get("protocol") or Protocol()).label,
-            "" if precise_bn is None else f"precise_bn{precise_bn}",
-        ]
-        path = results / ("-".join(filter(None, parts)) + ".json")
+        label = (options.get("protocol") or Protocol()).label
+        precise = precise_bn and f"precise_bn{precise_bn}"
+        parts = filter(None, (f"{split}-{network.step}", label, precise))
+        path = results / f"{'-'.join(map(str, parts))}.json"
         write_atomically(path, f"{json.dumps(result.as_json())}\n".encode())
     return result
 
@@ -150,13 +143,7 @@ def evaluate_weights(
     preprocessing: interop.Preprocessing | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """Evaluates weights with their own preprocessing.
-
-    Args:
-      source: As for `network_of_weights`, and so are the next two.
-      config: The data, and the type and the devices of the computation.
-      preprocessing: How images are prepared.
-      **options: See `Options`.
+    """Evaluates weights with their own preprocessing, see `network_of_weights` and `Options`.
 
     Raises:
       InputError: The weights or the data cannot be read, or do not belong together, or what
@@ -175,7 +162,7 @@ def evaluate_ensemble(networks: Sequence[Network], **options: Unpack[Options]) -
     Args:
       networks: The networks, of `restore` and `network_of_weights`; each sees images as they are
         prepared for it. The data are those of the first one's config.
-      **options: See `Options`.
+      **options: `Options`.
 
     Raises:
       InputError: Networks, data and options do not belong together, a network holds values that are
@@ -199,9 +186,9 @@ def _evaluate(
     config = networks[0].config
     protocol = options.get("protocol") or Protocol()
     split = options.get("split") or config.data.eval_split
-    replicas = Replicas(options.get("mapping") or config.parallel)
+    replicas = Replicas(config.parallel)
     predictions_path, per_class_path = options.get("predictions"), options.get("per_class")
-    data = config.data
+    precise_bn, data = options.get("precise_bn"), config.data
     with parallel.agree_on_input():
         check_outputs(predictions_path, per_class_path, *outputs)
         source = load_source(data.source, split, name=data.name, path=data.path)
@@ -211,7 +198,6 @@ def _evaluate(
             _check(network, networks[0], source)
             protocol.check(network.model)
     protocols = [protocol.describe(network.preparation) for network in networks]
-    precise_bn = options.get("precise_bn")
     if precise_bn is not None:
         recomputed = [_recompute(network, precise_bn, replicas) for network in networks]
         networks = [network for network, _ in recomputed]
@@ -266,7 +252,13 @@ def _check(network: Network, first: Network, source: Source) -> None:
             f"{network.name} knows {network.num_classes} classes, and the data has "
             f"{len(source.class_names)}"
         )
-    check_finite(network)
+    for path, array in jax.tree_util.tree_leaves_with_path(network.variables):
+        if not np.isfinite(array).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InputError(
+                f"{network.name} has values that are not numbers (NaN or infinite) in {name}; "
+                "its training has diverged: evaluate an earlier checkpoint"
+            )
 
 
 def _recompute(network: Network, examples: int, replicas: Replicas) -> tuple[Network, int]:
@@ -281,7 +273,7 @@ def _recompute(network: Network, examples: int, replicas: Replicas) -> tuple[Net
             "whose statistics stay as they are; it has no precise ones"
         )
     bad_records = BadRecords(config.data.train_split, config.data.max_bad_share)
-    found = precise_batch_stats(
+    batch_stats, count = precise_batch_stats(
         network.model,
         network.variables,
         configs.load_images(config, config.data.train_split, bad_records),
@@ -292,8 +284,8 @@ def _recompute(network: Network, examples: int, replicas: Replicas) -> tuple[Net
         group_size=config.batch_size,
         seed=config.seed,
     )
-    variables = {**network.variables, "batch_stats": found.batch_stats}
-    return network._replace(variables=variables), found.examples
+    variables = {**network.variables, "batch_stats": batch_stats}
+    return network._replace(variables=variables), count
 
 
 def _gather_texts(texts: list[str], examples: int) -> list[str]:

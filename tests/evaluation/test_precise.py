@@ -67,7 +67,7 @@ def seen_by_layers(model, variables, pixels):
 def compare_with_numpy(model, side, examples=16):
     photos = Photos(side=side)
     variables = init(model, side)
-    found = precise_batch_stats(
+    batch_stats, count = precise_batch_stats(
         model,
         variables,
         photos,
@@ -77,12 +77,12 @@ def compare_with_numpy(model, side, examples=16):
         group_size=GROUP,
         seed=5,
     )
-    assert found.examples == examples
+    assert count == examples
     first = Order(len(photos), examples, 5).indices(0)
     inputs = [
         seen_by_layers(model, variables, photos.pixels[group]) for group in first.reshape(-1, GROUP)
     ]
-    flat = traverse_util.flatten_dict(found.batch_stats)
+    flat = traverse_util.flatten_dict(batch_stats)
     assert flat.keys() == traverse_util.flatten_dict(variables["batch_stats"]).keys()
     for path in inputs[0]:
         values = np.concatenate([np.asarray(group[path], np.float64) for group in inputs])
