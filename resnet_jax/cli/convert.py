@@ -17,14 +17,7 @@ _DESTINATION = "NAME.safetensors, NAME.h5 (Keras), NAME.caffemodel, or a folder 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Converts weights.
-
-    Args:
-      arguments: The command line after the command.
-
-    Raises:
-      InputError: It is wrong, the source cannot be read, or the destination cannot be written.
-    """
+    """Converts weights as the command line after the command says."""
     parser = Parser("convert", __doc__)
     parser.add_argument("source", help="file, folder, owner/name of the hub, or workdir of a run")
     parser.add_argument("destination", help=_DESTINATION)

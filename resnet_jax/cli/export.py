@@ -16,15 +16,7 @@ from resnet_jax.interop.export import PLATFORMS, export_stablehlo
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Exports a network.
-
-    Args:
-      arguments: The command line after the command.
-
-    Raises:
-      InputError: It is wrong, the source cannot be read or exported, or something is at the
-        destination.
-    """
+    """Exports a network as the command line after the command says."""
     parser = Parser("export", __doc__)
     parser.add_argument("source", help="workdir of a run, file, folder, or owner/name of the hub")
     parser.add_argument("destination", help="file to be made")

@@ -1,18 +1,27 @@
-"""Configs of timm, Hugging Face and Keras: the fields of a network that they decide, in and out.
+"""Forms of networks in JSON: configs of timm, Hugging Face and Keras, and our own metadata.
 
-They are read as data: nothing in them is made or run.
+Configs are read as data: nothing in them is made or run. Metadata have the fields of the network
+that its arrays do not show. Which those are follows from the network's dataclass: a field that an
+older file lacks has its default.
 """
 
+import collections.abc
+import dataclasses
+import json
 import re
+import types
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin
+
+from flax import linen as nn
 
 from resnet_jax import models
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
+from resnet_jax.interop.families import key_map
 from resnet_jax.interop.families.key_map import DialectName, Fields
-from resnet_jax.interop.formats import Json
-from resnet_jax.interop.weights import Weights
+from resnet_jax.interop.formats import ENTRY, Json, read_json
+from resnet_jax.interop.weights import Weights, shapes_of
 from resnet_jax.models import BottleneckBlock, ResNet
 
 _TIMM_PLAIN = re.compile(r"(tv_)?resnet\d+")
@@ -25,15 +34,22 @@ _KERAS_LAYERS = {
 }
 _SHOWN = 60
 
+_NOT_SAVED = {
+    *("parent", "name", "dtype", "remat"),
+    *("zero_init_residual", "bn_group_size", "bn_axis_name"),
+}
+"""Fields that decide how a network is run or trained, and not what its arrays mean."""
+
+_LARGEST_COUNT = 2**20
+_PADDINGS = (0, 1, 2)
+_LARGEST_NUMBER = 1e6
+_LONGEST = 16
+
 _Layers = Mapping[str, Mapping[str, Json]]
 
 
 def fields_of_config(config: Mapping[str, Json] | None, dialect: DialectName) -> Fields:
-    """Returns the fields of a network that a `config.json`, or Keras' config of a model, decides.
-
-    Raises:
-      InputError: It is of another network than those here.
-    """
+    """Returns the fields of a network that a `config.json`, or Keras' config, decides."""
     if config is None:
         return {}
     match dialect:
@@ -53,11 +69,7 @@ def fields_of_config(config: Mapping[str, Json] | None, dialect: DialectName) ->
 
 
 def configs_of(weights: Weights, dialect: DialectName) -> dict[str, dict[str, Json]]:
-    """Returns the configs of a folder from which a library makes a network, by their file's name.
-
-    Raises:
-      InputError: The library cannot make this one.
-    """
+    """Returns the configs of a folder from which a library makes a network, by file name."""
     match dialect, weights.network:
         case "timm", ResNet() as network:
             return {"config.json": _timm_config(weights, network)}
@@ -122,9 +134,7 @@ def _hugging_face_config(weights: Weights, network: ResNet) -> dict[str, Json]:
 def _fields_of_keras(config: Mapping[str, Json]) -> Fields:
     """Returns the fields of a residual network that Keras' config of it decides.
 
-    Raises:
-      InputError: It has layers that a residual network does not have, such as a Lambda, which would
-        run its author's code, or lacks some, or they differ from those of one.
+    Refuses other networks, and layers such as Lambda, which would run their author's code.
     """
     layers = _layers_of_keras(config)
     norms = [layer for layer in layers.values() if layer["class"] == "BatchNormalization"]
@@ -195,3 +205,81 @@ def _only(field: str, layers: Iterable[Mapping[str, Json]]) -> Json:
     if not values or any(value != values[0] for value in values):
         raise InputError(f"its layers do not have one {field}")
     return values[0]
+
+
+def entry_of(weights: Weights) -> dict[str, str]:
+    """Returns the metadata of a file with these weights."""
+    network = weights.network
+    shown = key_map(type(network), "resnet_jax").infer(shapes_of(weights.arrays))
+    fields = {
+        field: getattr(network, field)
+        for field in _field_types(type(network))
+        if field not in shown or shown[field] != getattr(network, field)
+    }
+    entry = {
+        "network": {"module": type(network).__name__, **fields},
+        "preprocessing": {
+            field: getattr(weights.preprocessing, field) for field in preprocessings.SAVED
+        },
+    }
+    return {ENTRY: json.dumps(entry)}
+
+
+def read_entry(metadata: Mapping[str, str]) -> dict[str, Json]:
+    """Returns the entry of a file; an empty one if it was not written here."""
+    return read_json(metadata[ENTRY], f"its metadata {ENTRY}") if ENTRY in metadata else {}
+
+
+def class_name_of(entry: Mapping[str, Json]) -> str | None:
+    """Returns the name of the network's class in an entry, or None if it has none."""
+    match entry.get("network"):
+        case None:
+            return None
+        case {"module": str(name)}:
+            return name
+        case network:
+            raise InputError(f"its metadata {ENTRY} says of its network {network}")
+
+
+def fields_of(entry: Mapping[str, Json], network_class: type[nn.Module]) -> Fields:
+    """Returns the fields of the network in an entry, all of them the class's."""
+    types_ = _field_types(network_class)
+    match entry.get("network"):
+        case None:
+            return {}
+        case {"module": str(), **fields} if fields.keys() <= types_.keys():
+            if all(_is_value(value, types_[field]) for field, value in fields.items()):
+                return {f: tuple(v) if isinstance(v, list) else v for f, v in fields.items()}
+    raise InputError(f"its metadata {ENTRY} says of its network {entry['network']}")
+
+
+def _field_types(network_class: type[nn.Module]) -> dict[str, Any]:
+    """Returns the types of the fields that a file can have: all but those of code and training."""
+    return {
+        field.name: field.type
+        for field in dataclasses.fields(network_class)  # pyrefly: ignore
+        if field.name not in _NOT_SAVED and get_origin(field.type) is not collections.abc.Callable
+    }
+
+
+def _is_value(value: Json, kind: Any) -> bool:
+    """Whether a value may be that of a field; a stranger's file does not decide on huge sizes.
+
+    Words are left to the network, which refuses those that it does not know.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(_is_value(value, each) for each in arguments)
+    match value:
+        case bool() | None:
+            return kind is type(value)
+        case str():
+            return kind is str or origin is Literal
+        case int() | float():
+            largest = _LARGEST_COUNT if isinstance(value, int) and kind is int else _LARGEST_NUMBER
+            return kind in (type(value), float) and 0 <= value <= largest
+        case [*values] if origin is tuple and ... not in arguments:  # a pair of paddings
+            return len(values) == len(arguments) and all(each in _PADDINGS for each in values)
+        case [_, *_] if arguments and len(value) <= _LONGEST:
+            return all(_is_value(each, arguments[0]) for each in value)
+    return False

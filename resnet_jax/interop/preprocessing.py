@@ -1,7 +1,6 @@
 """Preprocessing of images: the resize, crop, mean and deviation that weights were trained with."""
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, cast
@@ -43,6 +42,10 @@ class Preprocessing(NamedTuple):
         mean = 255 * np.array(self.mean) if self.mean_image is None else self.mean_image
         std = 255 * np.array(self.std)
         return Statistics(mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+
+SAVED = Preprocessing._fields[:5]
+"""Fields that our own metadata have; a mean image is among the arrays."""
 
 
 def usual(channels: int = 3, side: int = 224) -> Preprocessing:
@@ -118,15 +121,8 @@ def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
 
 @_refusing("the metadata")
 def of_json(config: Mapping[str, Json]) -> Preprocessing:
-    """Returns the preprocessing that `to_json` wrote."""
-    return _checked(*(config[field] for field in Preprocessing._fields[:5]))
-
-
-def to_json(preprocessing: Preprocessing) -> dict[str, Json]:
-    """Returns the preprocessing as JSON, without the mean image."""
-    fields = preprocessing._replace(mean_image=None)._asdict()
-    del fields["mean_image"]
-    return json.loads(json.dumps(fields))
+    """Returns the preprocessing in our own metadata."""
+    return _checked(*(config[field] for field in SAVED))
 
 
 def to_timm(preprocessing: Preprocessing) -> dict[str, Json]:

@@ -13,11 +13,10 @@ from jaxtyping import Float32, PyTree
 from resnet_jax.data import Statistics
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
-from resnet_jax.interop.configs import fields_of_config
+from resnet_jax.interop.configs import class_name_of, fields_of, fields_of_config, read_entry
 from resnet_jax.interop.families import key_map, recognise, usual_side
 from resnet_jax.interop.families.key_map import DialectName
 from resnet_jax.interop.formats import Contents, Json
-from resnet_jax.interop.metadata import class_name_of, fields_of, read_entry
 from resnet_jax.interop.preprocessing import Preprocessing
 from resnet_jax.interop.source import read_source
 from resnet_jax.interop.weights import (

@@ -1,6 +1,5 @@
 """Sources of weights: a file, a folder as on the Hugging Face hub, or the hub itself."""
 
-import json
 import re
 
 import numpy as np
@@ -8,7 +7,7 @@ from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import resolve_path
-from resnet_jax.interop.formats import ENTRY, Contents, Json
+from resnet_jax.interop.formats import ENTRY, Contents, read_json
 from resnet_jax.interop.formats.caffe import read_caffe, read_mean_image
 from resnet_jax.interop.formats.keras import HDF5_MAGIC, is_keras_archive, read_keras
 from resnet_jax.interop.formats.pytorch import ZIP_MAGIC, read_torch
@@ -25,11 +24,7 @@ _LONGEST_NAME = 200
 
 
 def read_source(source: epath.PathLike) -> tuple[epath.Path, Contents]:
-    """Returns the file of a source's arrays, and all contents; see `load_pretrained`.
-
-    Raises:
-      InputError: There is nothing, or it cannot be read.
-    """
+    """Returns the file of a source's arrays, and all contents; see `load_pretrained`."""
     path = resolve_path(source)
     if not path.exists():
         path = _download(str(source))
@@ -37,9 +32,15 @@ def read_source(source: epath.PathLike) -> tuple[epath.Path, Contents]:
     if path.is_dir():
         folder, path = path, _weights_of(path)
         if path.suffix == _CAFFE:
-            mean_image = _mean_image_of(folder)
+            images = sorted(folder.glob(_MEAN))
+            if len(images) > 1:
+                raise InputError(f"{folder} has {len(images)} mean images")
+            mean_image = read_mean_image(images[0]) if images else None
         else:
-            config, preprocessor = (_read_json(folder / name) for name in _CONFIGS)
+            config, preprocessor = (
+                read_json(file.read_bytes(), str(file)) if file.exists() else None
+                for file in (folder / name for name in _CONFIGS)
+            )
     contents = _read_file(path)
     for name in contents.arrays:
         if not name.isprintable() or len(name) > _LONGEST_NAME:
@@ -93,13 +94,6 @@ def _weights_of(folder: epath.Path) -> epath.Path:
     raise InputError(f"{folder} has no {' or '.join(_WEIGHTS)}, nor one {_CAFFE}")
 
 
-def _mean_image_of(folder: epath.Path) -> np.ndarray | None:
-    images = sorted(folder.glob(_MEAN))
-    if len(images) > 1:
-        raise InputError(f"{folder} has {len(images)} mean images")
-    return read_mean_image(images[0]) if images else None
-
-
 def _read_file(path: epath.Path) -> Contents:
     """Reads a file in the format that its first bytes show."""
     try:
@@ -124,18 +118,6 @@ def _read_file(path: epath.Path) -> Contents:
             f"{path} is no file of weights: neither of safetensors, nor of PyTorch, Keras or Caffe"
         )
     return Contents(*read_safetensors(path))
-
-
-def _read_json(path: epath.Path) -> dict[str, Json] | None:
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object")
-    return value
 
 
 def _without_wrappers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

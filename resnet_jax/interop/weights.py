@@ -140,15 +140,12 @@ def image_channels(network: nn.Module, shapes: Shapes) -> int:
 
 
 def check_fit(key: Callable[[str], Key | None], shapes: Shapes, expected: Shapes) -> None:
-    """Compares a set of arrays with a network's.
+    """Compares arrays with a network's; refuses them with the first names and shapes that differ.
 
     Args:
       key: Returns the library's key of an array, by our name.
       shapes: The arrays' shapes by the library's names.
       expected: Those of the network, and of its extra arrays, by our name.
-
-    Raises:
-      InputError: They differ; the message has the first names and shapes.
     """
     wanted = {
         theirs.name: (name, theirs.their_shape(shape))

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.files import check_writable, resolve_path, write_atomically
-from resnet_jax.interop.configs import configs_of
+from resnet_jax.interop.configs import configs_of, entry_of
 from resnet_jax.interop.families import key_map
 from resnet_jax.interop.families.key_map import DialectName, KeyMap
 from resnet_jax.interop.families.resnet import keras_layers
@@ -19,7 +19,6 @@ from resnet_jax.interop.formats import ENTRY
 from resnet_jax.interop.formats.caffe import write_caffe
 from resnet_jax.interop.formats.keras import write_keras
 from resnet_jax.interop.formats.safetensors import write_safetensors
-from resnet_jax.interop.metadata import entry_of
 from resnet_jax.interop.preprocessing import Preprocessing
 from resnet_jax.interop.weights import (
     MEAN_IMAGE,

@@ -170,7 +170,7 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
         ),
         ("huggingface", {"config": {"hidden_act": "gelu"}}, "hidden_act is gelu; here it is relu"),
         ("huggingface", {"config": "{"}, "config.json is no JSON"),
-        ("huggingface", {"config": "[]"}, "config.json holds no JSON object"),
+        ("huggingface", {"config": "[]"}, "config.json is no JSON object"),
         (
             "huggingface",
             {"preprocessor_config": CONVNEXT | {"size": 384}},

@@ -48,11 +48,7 @@ def usual_side(network_class: type[nn.Module]) -> int:
 
 
 def key_maps(network_class: type[nn.Module]) -> Mapping[DialectName, KeyMap]:
-    """Returns the key maps of a class of networks by dialect.
-
-    Raises:
-      InputError: It is none of the classes here.
-    """
+    """Returns the key maps of a class of networks by dialect; refuses a class of elsewhere."""
     if network_class not in network_classes().values():
         known = ", ".join(network_classes())
         name = network_class.__name__
@@ -61,11 +57,7 @@ def key_maps(network_class: type[nn.Module]) -> Mapping[DialectName, KeyMap]:
 
 
 def key_map(network_class: type[nn.Module], dialect: DialectName) -> KeyMap:
-    """Returns the key map of a class of networks in a dialect.
-
-    Raises:
-      InputError: It is none of the classes here, or the library has no such networks.
-    """
+    """Returns the key map of a class of networks in a dialect that has such networks."""
     maps = key_maps(network_class)
     if dialect not in maps:
         raise InputError(
@@ -81,9 +73,6 @@ def recognise(
     """Returns the class of the network that arrays belong to, and the dialect of their names.
 
     The names of residual networks in timm are torchvision's.
-
-    Raises:
-      InputError: The given dialect or class does not exist, or the arrays are of none.
     """
     if dialect not in (None, *get_args(DialectName)):
         raise unknown("dialect", dialect, get_args(DialectName))

@@ -1,5 +1,6 @@
 """File formats: one module each, which reads a stranger's file and writes one of ours."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
@@ -11,7 +12,7 @@ from resnet_jax.errors import InputError
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 ENTRY = "resnet_jax"
-"""Name of our metadata in a file of any format, see `metadata`."""
+"""Name of our metadata in a file of any format, see `configs`."""
 
 
 class Contents(NamedTuple):
@@ -32,13 +33,23 @@ class Contents(NamedTuple):
     mean_image: np.ndarray | None = None
 
 
+def read_json(text: str | bytes, name: str) -> dict[str, Json]:
+    """Returns a JSON object; refuses a text that is none, under its name."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{name} is no JSON object")
+    return value
+
+
 def checked_members(
     archive: zipfile.ZipFile, file_size: int, library: str
 ) -> Mapping[str, zipfile.ZipInfo]:
     """Returns the members of an archive without compression, as PyTorch and Keras write them.
 
-    Raises:
-      InputError: A member is compressed, encrypted, there twice or larger than the file.
+    Refuses members that are compressed, encrypted, there twice or larger than the file.
     """
     members = {}
     spare = file_size

@@ -43,21 +43,15 @@ _TYPES = {"res": "Convolution", "conv": "Convolution", "bn": "BatchNorm", "scale
 
 
 def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the blobs of a `.caffemodel`, and the net's name.
-
-    Raises:
-      InputError: It is not such a file, or is damaged; the package `protobuf` is not installed.
-    """
+    """Returns the blobs of a `.caffemodel`, and the net's name."""
     path = epath.Path(path)
     blobs: dict[str, np.ndarray] = {}
     try:
         net = _decoded("Net", path.read_bytes())
         if len(net.old_layers) + len(net.layers) > _MOST_BLOBS:
             raise InputError("it has more layers than any network")
-        layers = [("OldLayer", content) for content in net.old_layers]
-        layers += [("Layer", content) for content in net.layers]
-        for kind, content in layers:
-            layer = _decoded(kind, content)
+        for i, content in enumerate([*net.old_layers, *net.layers]):
+            layer = _decoded("OldLayer" if i < len(net.old_layers) else "Layer", content)
             name = _text(layer.name)
             if len(name) > _LONGEST_NAME:
                 raise InputError("it has a name that is none")
@@ -75,11 +69,7 @@ def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
 
 
 def read_mean_image(path: epath.PathLike) -> Float32[np.ndarray, "h w 3"]:
-    """Returns the mean image of a `.binaryproto`, of images of 0 to 255, in RGB (there in BGR).
-
-    Raises:
-      InputError: It is not such a file, or is damaged; the package `protobuf` is not installed.
-    """
+    """Returns the mean image of a `.binaryproto`, of images of 0 to 255, in RGB (there in BGR)."""
     path = epath.Path(path)
     try:
         blob = _array(path.read_bytes())
@@ -104,9 +94,6 @@ def write_caffe(
 
     Those that are not float64 are written as float32. A path that is not a `.caffemodel` is a
     folder to be made, which takes the mean image too (of images of 0 to 255, RGB).
-
-    Raises:
-      InputError: The package `protobuf` is not installed.
     """
     classes = _classes()
     layers: dict[str, dict[int, np.ndarray]] = {}

@@ -9,7 +9,6 @@ arrays of a file have no more bytes than the file.
 
 import collections
 import io
-import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from types import ModuleType
@@ -20,7 +19,7 @@ from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import write_atomically
-from resnet_jax.interop.formats import ENTRY, Contents, Json, checked_members
+from resnet_jax.interop.formats import ENTRY, Contents, checked_members, read_json
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -43,12 +42,7 @@ _ORDER = [*_NUMBERED[2], *_NUMBERED[4]]
 
 
 def read_keras(path: epath.PathLike) -> Contents:
-    """Returns the contents of a file.
-
-    Raises:
-      InputError: It is not such a file, is damaged, or holds more than arrays and their names; or
-        the package `h5py` is not installed.
-    """
+    """Returns the contents of a file."""
     path = epath.Path(path)
     content = path.read_bytes()
     try:
@@ -57,9 +51,8 @@ def read_keras(path: epath.PathLike) -> Contents:
         arrays, texts = _read_hdf5(content)
         config = texts.get(("", "model_config"))
         metadata = {ENTRY: texts["", ENTRY]} if ("", ENTRY) in texts else {}
-        return Contents(
-            _by_layer(arrays, texts), metadata, None if config is None else _json(config)
-        )
+        model = None if config is None else read_json(config, "its config")
+        return Contents(_by_layer(arrays, texts), metadata, model)
     except InputError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -82,9 +75,6 @@ def write_keras(
     """Writes arrays as Keras does in files `NAME.h5`, in the layout that all of its versions read.
 
     The layers are in the order of Keras' model.
-
-    Raises:
-      InputError: The package `h5py` is not installed.
     """
     library, layers = _h5py(), list(layers)
     buffer = io.BytesIO()
@@ -109,22 +99,12 @@ def _read_archive(content: bytes) -> Contents:
                     raise InputError(f"its archive has no {name}")
             if members[_CONFIG].file_size > _MOST_TEXT:
                 raise InputError(f"{_CONFIG} claims to have {members[_CONFIG].file_size} bytes")
-            config, weights = _json(archive.read(_CONFIG)), archive.read(_WEIGHTS)
+            config, weights = read_json(archive.read(_CONFIG), "its config"), archive.read(_WEIGHTS)
     except InputError:
         raise
     except Exception as error:  # a damaged archive can raise anything in zipfile
         raise InputError(f"its archive is damaged ({error})") from error
     return Contents(_by_layer(*_read_hdf5(weights)), config=config)
-
-
-def _json(text: str | bytes) -> dict[str, Json]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"its config is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError("its config is no JSON object")
-    return value
 
 
 def _h5py() -> ModuleType:

@@ -92,9 +92,6 @@ def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
 
     The file holds a dict of tensors, as a module's `state_dict()` is, alone or under the key
     "state_dict" or "model" of another dict. They keep their types, and cannot be written to.
-
-    Raises:
-      InputError: It is not such a file, is damaged, or asks for anything but tensors.
     """
     path = epath.Path(path)
     try:

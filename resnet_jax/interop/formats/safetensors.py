@@ -30,11 +30,7 @@ _DTYPES: Mapping[str, np.dtype] = {
 
 
 def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays and the metadata of a file.
-
-    Raises:
-      InputError: It is not such a file, or is damaged.
-    """
+    """Returns the arrays and the metadata of a file."""
     path = epath.Path(path)
     content = path.read_bytes()
     try:
