@@ -1,15 +1,15 @@
 """The networks, one file a family, and the registry that knows them by name."""
 
-from resnet_jax.models.alexnet import AlexNet
+from resnet_jax.models.alexnet import AlexNet, ZFNet
 from resnet_jax.models.blocks import BottleneckBlock, ResidualBlock, Shortcut
 from resnet_jax.models.bn_inception import BNInception
-from resnet_jax.models.features import features
 from resnet_jax.models.googlenet import GoogLeNet
 from resnet_jax.models.lenet import LeNet5
 from resnet_jax.models.normalization import BatchNorm
 from resnet_jax.models.prelu_net import PReLUNet
 from resnet_jax.models.registry import (
     create_model,
+    features,
     image_shape,
     list_models,
     model_options,
@@ -17,7 +17,6 @@ from resnet_jax.models.registry import (
 )
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.vgg import VGG
-from resnet_jax.models.zfnet import ZFNet
 
 __all__ = [
     "VGG",

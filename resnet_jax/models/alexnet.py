@@ -1,5 +1,6 @@
-"""AlexNet (Krizhevsky, Sutskever, Hinton, NIPS 2012)."""
+"""AlexNet (Krizhevsky et al., NIPS 2012) and ZFNet (Zeiler, Fergus, arXiv 1311.2901)."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -10,13 +11,13 @@ from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import checks
-from resnet_jax.models.layers import HiddenLayers, Vectors, cells, local_response_norm, windows
+from resnet_jax.models.layers import FixedSizeTop, HiddenLayers, Vectors, local_response_norm
 from resnet_jax.models.variant import Variant
 
 Form = Literal["paper", "torchvision"]
 
 
-class AlexNet(nn.Module):
+class AlexNet(FixedSizeTop):
     """Five convolutions, `conv1` to `conv5`, two hidden layers, `hidden`, and a linear `head`.
 
     On 227x227 pixels (the 224 of the paper do not give its 55x55) the maps have sides 55, 27, 13
@@ -63,40 +64,22 @@ class AlexNet(nn.Module):
             raise InputError(f"groups is {self.groups}; it must divide each of {self.filters}")
         super().__post_init__()
 
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
-
-        Raises:
-          InputError: The images are too small.
-        """
-        return self._forward(images, cells, train=train)
-
-    def fully_convolutional(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns the mean of the logits over all windows of 6x6 of the last maps.
-
-        Raises:
-          InputError: The images are too small.
-        """
-        return self._forward(images, windows, train=train).mean(axis=(1, 2))
-
     @nn.compact
     def _forward(
         self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
     ) -> Float[Array, "*n num_classes"]:
         paper = self.form == "paper"
         checks.at_least_pixels("AlexNet", images, 67 if paper else 63)
+        conv = functools.partial(_convolution, dtype=self.dtype)
+        f1, f2, f3, f4, f5 = self.filters
         x = images.astype(self.dtype)
-        x = self._convolve(x, 1, 11, stride=4, padding=0 if paper else 2)
+        x = nn.relu(conv(f1, 11, stride=4, padding=0 if paper else 2, name="conv1")(x))
         x = _pool(local_response_norm(x) if paper else x)
-        x = self._convolve(x, 2, 5, groups=self.groups, bias=1.0)
+        x = nn.relu(conv(f2, 5, groups=self.groups, bias=1.0, name="conv2")(x))
         x = _pool(local_response_norm(x) if paper else x)
-        x = self._convolve(x, 3, 3)
-        x = self._convolve(x, 4, 3, groups=self.groups, bias=1.0)
-        x = self._convolve(x, 5, 3, groups=self.groups, bias=1.0)
+        x = nn.relu(conv(f3, 3, name="conv3")(x))
+        x = nn.relu(conv(f4, 3, groups=self.groups, bias=1.0, name="conv4")(x))
+        x = nn.relu(conv(f5, 3, groups=self.groups, bias=1.0, name="conv5")(x))
         x = vectors(_pool(x), 6)
         x = HiddenLayers(
             self.hidden_units,
@@ -109,34 +92,99 @@ class AlexNet(nn.Module):
         init = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
-    def _convolve(
-        self,
-        x: Float[Array, "n h w c"],
-        number: int,
-        size: int,
-        *,
-        stride: int = 1,
-        padding: int | None = None,
-        groups: int = 1,
-        bias: float = 0.0,
-    ) -> Float[Array, "n h2 w2 d"]:
-        return nn.relu(
-            nn.Conv(
-                self.filters[number - 1],
-                (size, size),
-                strides=stride,
-                padding=size // 2 if padding is None else padding,
-                feature_group_count=groups,
-                dtype=self.dtype,
-                kernel_init=nn.initializers.normal(0.01),
-                bias_init=nn.initializers.constant(bias),
-                name=f"conv{number}",
-            )(x)
+
+class ZFNet(FixedSizeTop):
+    """AlexNet with a first convolution of 7x7 and stride 2, and a second of stride 2.
+
+    Five convolutions, `conv1` to `conv5`, two hidden layers, `hidden`, and a linear `head`. On
+    224x224 pixels the maps have sides 110, 55, 26, 13 and 6 (figure 3 of the paper; its poolings
+    round up). Those of images of other sizes are averaged into 6x6 cells.
+
+    The paper says that maps are contrast normalised after the first two poolings, and not how:
+    here it is AlexNet's local response normalisation.
+
+    Variants by name (`resnet_jax.create_model`):
+      zfnet: with AlexNet's numbers of filters; 62,357,608 parameters.
+      zfnet_wide: 512, 1024 and 512 filters in the last three, of the paper's best network.
+
+    Attributes:
+      num_classes: Number of logits.
+      filters: Channels of the five convolutions.
+      hidden_units: Units of each hidden layer.
+      dropout_rate: Share of their outputs that is dropped in training.
+      dtype: Type of the arithmetic; parameters, head and logits are float32.
+
+    Kernels start normally with deviation 0.01, biases at 0 (section 3 of the paper).
+
+    Raises:
+      InputError: A field has a wrong value.
+    """
+
+    num_classes: int = 1000
+    filters: Sequence[int] = (96, 256, 384, 384, 256)
+    hidden_units: int = 4096
+    dropout_rate: float = 0.5
+    dtype: Dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        self.filters = tuple(self.filters)
+        checks.length("filters", self.filters, 5)
+        checks.at_least_one(self, "num_classes", "filters", "hidden_units")
+        checks.share("dropout_rate", self.dropout_rate)
+        super().__post_init__()
+
+    @nn.compact
+    def _forward(
+        self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
+    ) -> Float[Array, "*n num_classes"]:
+        checks.at_least_pixels("ZFNet", images, 47)
+        conv = functools.partial(_convolution, dtype=self.dtype)
+        pool = functools.partial(_pool, padding=(0, 1))
+        f1, f2, f3, f4, f5 = self.filters
+        x = images.astype(self.dtype)
+        x = nn.relu(conv(f1, 7, stride=2, padding=1, name="conv1")(x))
+        x = local_response_norm(pool(x))
+        x = nn.relu(conv(f2, 5, stride=2, padding=0, name="conv2")(x))
+        x = local_response_norm(pool(x))
+        x = nn.relu(conv(f3, 3, name="conv3")(x))
+        x = nn.relu(conv(f4, 3, name="conv4")(x))
+        x = nn.relu(conv(f5, 3, name="conv5")(x))
+        x = vectors(pool(x), 6)
+        x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
+            x, train=train
         )
+        init = nn.initializers.normal(0.01)
+        return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
 
-def _pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    return nn.max_pool(x, (3, 3), strides=(2, 2))
+def _convolution(
+    filters: int,
+    size: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    bias: float = 0.0,
+    dtype: Dtype,
+    name: str,
+) -> nn.Conv:
+    return nn.Conv(
+        filters,
+        (size, size),
+        strides=stride,
+        padding=size // 2 if padding is None else padding,
+        feature_group_count=groups,
+        dtype=dtype,
+        kernel_init=nn.initializers.normal(0.01),
+        bias_init=nn.initializers.constant(bias),
+        name=name,
+    )
+
+
+def _pool(
+    x: Float[Array, "n h w c"], padding: tuple[int, int] = (0, 0)
+) -> Float[Array, "n h2 w2 c"]:
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=(padding, padding))
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -144,4 +192,6 @@ VARIANTS: Mapping[str, Variant] = {
     "alexnet_torchvision": Variant(
         AlexNet, {"filters": (64, 192, 384, 256, 256), "groups": 1}, fixed={"form": "torchvision"}
     ),
+    "zfnet": Variant(ZFNet),
+    "zfnet_wide": Variant(ZFNet, {"filters": (96, 256, 512, 1024, 512)}),
 }

@@ -118,11 +118,20 @@ class BNInception(nn.Module):
         self, images: Float[Array, "n h w c"], *, train: bool
     ) -> Float[Array, "n num_classes"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
-        norm = batch_norm_of(self)
-        unit = functools.partial(ConvUnit, norm=norm, dtype=self.dtype)
+        unit = functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)
         x = images.astype(self.dtype)
         if self.separable_stem:
-            x = _depthwise(x, 8, dtype=self.dtype, name="conv1_depthwise")
+            x = nn.Conv(
+                8 * x.shape[-1],
+                (7, 7),
+                strides=2,
+                padding=3,
+                feature_group_count=x.shape[-1],
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=he_normal,
+                name="conv1_depthwise",
+            )(x)
             x = unit(self.width, 1, name="conv1")(x, train=train)
         else:
             x = unit(self.width, 7, stride=2, name="conv1")(x, train=train)
@@ -144,23 +153,6 @@ class BNInception(nn.Module):
     ) -> Float[Array, "n num_classes"]:
         """Returns the mean of the logits over all positions, which global pooling gives anyway."""
         return self(images, train=train)
-
-
-def _depthwise(
-    x: Float[Array, "n h w c"], multiplier: int, *, dtype: Dtype, name: str
-) -> Float[Array, "n h/2 w/2 multiplier*c"]:
-    channels = x.shape[-1]
-    return nn.Conv(
-        multiplier * channels,
-        (7, 7),
-        strides=2,
-        padding=3,
-        feature_group_count=channels,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=he_normal,
-        name=name,
-    )(x)
 
 
 VARIANTS: Mapping[str, Variant] = {"bn_inception": Variant(BNInception)}

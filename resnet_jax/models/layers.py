@@ -14,7 +14,7 @@ from resnet_jax.errors import InputError
 DropoutOn = Literal["outputs", "inputs"]
 
 Vectors: TypeAlias = Callable[[Float[Array, "n h w c"], int], Float[Array, "*n d"]]
-"""Makes the inputs of fully connected layers of maps: `cells` or `windows`."""
+"""`cells` or `windows`."""
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 """The initialiser of He et al. 2015 (arXiv 1502.01852), over the inputs of a unit."""
@@ -197,3 +197,37 @@ def windows(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 d"]:
     tall, wide = height - size + 1, width - size + 1
     shifted = [x[:, i : i + tall, j : j + wide] for i in range(size) for j in range(size)]
     return jnp.concatenate(shifted, axis=-1)
+
+
+class FixedSizeTop(nn.Module):
+    """A network whose fully connected layers need last maps of a fixed size.
+
+    Its `_forward(images, vectors, train=...)` makes their inputs by `vectors(maps, size)`.
+    """
+
+    def __call__(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
+
+        With batch normalisation, `train` normalises by the batch and updates `batch_stats`.
+
+        Raises:
+          InputError: The images are too small.
+        """
+        return self._forward(images, cells, train=train)
+
+    def fully_convolutional(
+        self, images: Float[Array, "n h w c"], *, train: bool
+    ) -> Float[Array, "n num_classes"]:
+        """Returns the mean of the logits over all windows of that size of the last maps.
+
+        Raises:
+          InputError: The images are too small.
+        """
+        return self._forward(images, windows, train=train).mean(axis=(1, 2))
+
+    def _forward(
+        self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
+    ) -> Float[Array, "*n num_classes"]:
+        raise NotImplementedError

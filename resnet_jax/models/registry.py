@@ -1,9 +1,11 @@
-"""The networks by name."""
+"""The networks by name, and the outputs of their submodules by name."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from flax import linen as nn
+from flax import traverse_util
+from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.errors import unknown
 from resnet_jax.models import (
@@ -14,14 +16,12 @@ from resnet_jax.models import (
     prelu_net,
     resnet,
     vgg,
-    zfnet,
 )
 from resnet_jax.models.variant import Variant
 
 _VARIANTS: Mapping[str, Variant] = {
     **lenet.VARIANTS,
     **alexnet.VARIANTS,
-    **zfnet.VARIANTS,
     **vgg.VARIANTS,
     **googlenet.VARIANTS,
     **bn_inception.VARIANTS,
@@ -78,6 +78,49 @@ def create_model(name: str, **options: Any) -> nn.Module:
       InputError: The name or an option is unknown, or an option has a wrong value.
     """
     return _variant(name).build(name, **options)
+
+
+def features(
+    model: nn.Module,
+    variables: Mapping[str, PyTree],
+    images: Float[Array, "n h w c"],
+    names: Sequence[str],
+) -> dict[str, Float[Array, "n ..."]]:
+    """Returns the outputs of named submodules, with batch normalisation as in evaluation.
+
+    Under `jax.jit` only their own inputs are computed, not the head for example. For training that
+    updates batch statistics, call `model.apply(..., train=True,
+    mutable=["batch_stats", "intermediates"])` instead, see `ResNet`.
+
+    Args:
+      model: Any network of the registry, or another whose call takes `train`.
+      variables: Its variables, as from `model.init`.
+      images: The images, normalised.
+      names: Paths of submodules: "stem", "stage1", ..., or deeper ones as "stage2/block1/conv2".
+
+    Returns:
+      The outputs by name, in the order of `names`.
+
+    Raises:
+      InputError: A submodule is unknown.
+    """
+    paths = set()
+
+    def is_wanted(module: nn.Module, method: str) -> bool:
+        path = "/".join(module.path)
+        if method == "__call__" and path:
+            paths.add(path)
+        return method == "__call__" and path in names
+
+    _, sown = model.apply(
+        variables, images, train=False, capture_intermediates=is_wanted, mutable=["intermediates"]
+    )
+    flat = traverse_util.flatten_dict(sown.get("intermediates", {}), sep="/")
+    outputs = cast(dict[str, tuple[Array, ...]], flat)
+    for name in names:
+        if name not in paths:
+            raise unknown("submodule", name, paths)
+    return {name: outputs[f"{name}/__call__"][-1] for name in names}
 
 
 def _variant(name: str) -> Variant:

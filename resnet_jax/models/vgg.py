@@ -8,12 +8,12 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.layers import HiddenLayers, Vectors, cells, he_normal, windows
+from resnet_jax.models.layers import FixedSizeTop, HiddenLayers, Vectors, he_normal
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
 
-class VGG(nn.Module):
+class VGG(FixedSizeTop):
     """Stages of 3x3 convolutions, each stage with a 2x2 max-pool, and fully connected layers.
 
     Convolutions are `conv1_1`, `conv1_2`, ..., `conv5_4` by stage, then come two hidden layers,
@@ -66,28 +66,6 @@ class VGG(nn.Module):
         checks.share("dropout_rate", self.dropout_rate)
         checks.statistics_group(self.bn_group_size)
         super().__post_init__()
-
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
-
-        With `batch_norm`, `train` normalises by the batch and updates `batch_stats`.
-
-        Raises:
-          InputError: The images are too small.
-        """
-        return self._forward(images, cells, train=train)
-
-    def fully_convolutional(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns the mean of the logits over all windows of 7x7 of the last maps.
-
-        Raises:
-          InputError: The images are too small.
-        """
-        return self._forward(images, windows, train=train).mean(axis=(1, 2))
 
     @nn.compact
     def _forward(
