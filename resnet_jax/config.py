@@ -24,9 +24,6 @@ IMAGENET_TRAIN_IMAGES = 1_281_167
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-_OF_THE_RUN = frozenset({"bn_axis_name"})
-"""Fields of networks that a run sets, and not its config."""
-
 _AT_LEAST_ONE = (
     *("data.image_size", "data.workers", "data.statistics_examples"),
     *("batch_size", "eval_batch_size", "total_steps", "schedule.patience"),
@@ -41,19 +38,9 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 _MAY_CHANGE = frozenset(
     {
-        "data.path",
-        "data.workers",
-        "data.max_bad_share",
-        "parallel",
-        "log_every",
-        "eval_every",
-        "checkpoint_every",
-        "eval_batch_size",
-        "keep_newest",
-        "keep_best",
-        "prefetch",
-        "compilation_cache",
-        "profile",
+        *("data.path", "data.workers", "data.max_bad_share", "eval_batch_size", "parallel"),
+        *("log_every", "eval_every", "checkpoint_every", "keep_newest", "keep_best"),
+        *("prefetch", "compilation_cache", "profile"),
     }
 )
 """Keys that are not the run's identity: where it runs, how often it reports, what it keeps."""
@@ -72,7 +59,7 @@ def base_config() -> ConfigDict:
     # The fields of all networks, see `resnet_jax.models`; None leaves a network's own default.
     # num_classes is by default that of the data; bn_group_size is a number of images or "global".
     for option, kind in option_types().items():
-        if option not in _OF_THE_RUN:
+        if option != "bn_axis_name":  # the training step sets it
             config.model[option] = placeholder(kind)
 
     config.init = ConfigDict()  # fine-tuning
@@ -213,10 +200,8 @@ def may_change(config: ConfigDict) -> frozenset[str]:
 def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Module:
     """Returns the network of `config.model`.
 
-    Args:
-      config: The run's config.
-      num_classes: Classes of the data, used unless the config has another number.
-      **fields: Further fields, ignored by networks that do not have them.
+    `num_classes`, that of the data, gives way to the config's; networks ignore further fields that
+    they do not have.
 
     Raises:
       InputError: The network is unknown, or an option is not one of its fields.
@@ -247,10 +232,7 @@ def load_images(
 ) -> data.ImageSet:
     """Returns a split of the data of `config.data`.
 
-    Args:
-      config: The run's config.
-      split: The split.
-      bad_records: The record of examples that cannot be read; without it they are errors.
+    Without `bad_records`, which counts them, examples that cannot be read are errors.
 
     Raises:
       InputError: The data or the split is missing.

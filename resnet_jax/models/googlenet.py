@@ -183,7 +183,10 @@ class GoogLeNet(nn.Module):
         """
         checks.at_least_pixels("GoogLeNet", images, 31)
         paper = self.form == "paper"
-        unit = self._unit()
+        unit = functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)
+        if paper:
+            bias_init = nn.initializers.constant(0.2)
+            unit = functools.partial(unit, norm=None, kernel_init=xavier, bias_init=bias_init)
         x = unit(self.width, 7, stride=2, name="conv1")(images.astype(self.dtype), train=train)
         x = _pool(x)
         x = local_response_norm(x) if paper else x
@@ -194,8 +197,18 @@ class GoogLeNet(nn.Module):
             filters = tuple(n * self.width // 64 for n in filters)
             large = 5 if paper else 3
             x = Inception(filters, large, unit, name=f"inception{name}")(x, train=train)
-            if name in ("4a", "4d"):
-                self._auxiliary(x, 1 if name == "4a" else 2, train=train)
+            training = train or self.is_initializing()
+            if name in ("4a", "4d") and self.auxiliary_heads and training:
+                AuxiliaryHead(
+                    self.num_classes,
+                    2 * self.width,
+                    self.auxiliary_units,
+                    self.form,
+                    self.auxiliary_dropout_rate,
+                    unit,
+                    self.dtype,
+                    name="auxiliary1" if name == "4a" else "auxiliary2",
+                )(x, train=train)
             if name in ("3b", "4e"):
                 x = _pool(x, 3 if paper or name == "3b" else 2)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
@@ -208,28 +221,6 @@ class GoogLeNet(nn.Module):
     ) -> Float[Array, "n num_classes"]:
         """Returns the mean of the logits over all positions, which global pooling gives anyway."""
         return self(images, train=train)
-
-    def _unit(self) -> Callable[..., ConvUnit]:
-        if self.form == "paper":
-            bias_init = nn.initializers.constant(0.2)
-            return functools.partial(
-                ConvUnit, kernel_init=xavier, bias_init=bias_init, dtype=self.dtype
-            )
-        return functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)
-
-    def _auxiliary(self, x: Float[Array, "n h w c"], number: int, *, train: bool) -> None:
-        if not self.auxiliary_heads or not (train or self.is_initializing()):
-            return
-        AuxiliaryHead(
-            self.num_classes,
-            2 * self.width,
-            self.auxiliary_units,
-            self.form,
-            self.auxiliary_dropout_rate,
-            self._unit(),
-            self.dtype,
-            name=f"auxiliary{number}",
-        )(x, train=train)
 
 
 def _pool(x: Float[Array, "n h w c"], size: int = 3) -> Float[Array, "n h2 w2 c"]:

@@ -103,32 +103,18 @@ class HiddenLayers(nn.Module):
         return x
 
 
-def local_response_norm(
-    x: Float[Array, "n h w c"],
-    *,
-    size: int = 5,
-    k: float = 2.0,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-) -> Float[Array, "n h w c"]:
-    """Returns `x / (k + alpha * sum(x^2))^beta`, with the sum over `size` channels around each.
+def local_response_norm(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Returns `x / (2 + 1e-4 * sum(x^2))^0.75`, the sum over the 5 channels around each.
 
-    The formula and the constants are those of Krizhevsky et al. (NIPS 2012, section 3.3). Caffe
-    and PyTorch divide `alpha` by `size` and have `k = 1` by default: their `alpha=1e-4` is
-    `alpha=1e-4 / 5` here. Groups of a convolution do not separate channels.
-
-    Args:
-      x: Activations, usually after their rectification.
-      size: Number of channels in a sum, odd; fewer at the first and last channels.
-      k: Constant to which the sum is added.
-      alpha: Factor of the sum.
-      beta: Exponent.
+    There are fewer at the first and last channels. Formula and constants are those of Krizhevsky et
+    al. (NIPS 2012, section 3.3); Caffe and PyTorch divide the factor by 5 and add the sum to 1 by
+    default. Groups of a convolution do not separate channels.
     """
     channels = x.shape[-1]
-    squares = lax.square(x.astype(jnp.float32))  # bfloat16 would round all but `k` away
-    padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))
-    total = sum(padded[..., i : i + channels] for i in range(size))
-    return x * jnp.power(k + alpha * total, -beta).astype(x.dtype)
+    squares = lax.square(x.astype(jnp.float32))  # bfloat16 would round all but the 2 away
+    padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (2, 2)))
+    total = sum(padded[..., i : i + channels] for i in range(5))
+    return x * jnp.power(2 + 1e-4 * total, -0.75).astype(x.dtype)
 
 
 def average_pool(
@@ -137,12 +123,6 @@ def average_pool(
     """Returns the means of square windows, with the zeros of the padding counted, as in Caffe.
 
     (`nn.avg_pool` divides by an int of numpy's, which strict promotion of types does not allow.)
-
-    Args:
-      x: Maps.
-      size: Side of a window.
-      stride: Step between windows.
-      padding: "VALID" or "SAME".
     """
     sums = nn.pooling.pool(x, 0.0, lax.add, (size, size), (stride, stride), padding)
     return sums / size**2
@@ -156,11 +136,6 @@ def adaptive_pool(
     Cell `i` of a side of length `s` begins at `floor(i * s / bins)` and ends before
     `ceil((i + 1) * s / bins)`, so that cells may overlap (He et al., arXiv 1406.4729, appendix A,
     and PyTorch's adaptive pooling). A side of length `bins` stays as it is.
-
-    Args:
-      x: Maps.
-      bins: Cells of a side.
-      reduce: `jnp.mean` or `jnp.max`.
     """
     for axis in (1, 2):
         size = x.shape[axis]

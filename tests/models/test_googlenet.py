@@ -274,9 +274,9 @@ def test_evaluation_does_without_the_auxiliary_parameters():
 )
 def test_the_start(name, std, bias):
     module = create_model(name, **NARROW)
-    unit = module._unit()(64, 3)
-    params = unit.init(KEY, jnp.ones((1, 4, 4, 32)), train=False)["params"]["conv"]
-    assert float(params["kernel"].std()) == pytest.approx(np.sqrt(std / 288), rel=0.05)
+    images = jnp.ones((1, 79, 79, 3))
+    params = jax.jit(lambda: module.init(KEY, images, train=False)["params"]["conv2"]["conv"])()
+    assert float(params["kernel"].std()) == pytest.approx(np.sqrt(std / 72), rel=0.05)
     assert ("bias" in params) == (bias is not None)
     if bias is not None:
         np.testing.assert_array_equal(params["bias"], np.float32(bias))
