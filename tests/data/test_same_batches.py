@@ -1,15 +1,12 @@
 """The same images from a folder, from ArrayRecord and from TFRecord."""
 
-import jax
 import numpy as np
 import pytest
 
 from resnet_jax.data import augmentation, load_images, load_source, train_batches
 from resnet_jax.data.prepare import Settings, prepare
-from resnet_jax.training import train
 from tests.data.pictures import write_folder
 from tests.data.sources.tfrecord_reference import turn_into_tfrecord
-from tests.tiny import tiny_config
 
 CLASSES = ("ant", "bee", "cat")
 SOURCES = ("folder", "array_record", "tfrecord")
@@ -57,24 +54,3 @@ def test_batches_are_equal(places):
             assert batch.keys() == other.keys()
             for name in batch:
                 np.testing.assert_array_equal(batch[name], other[name])
-
-
-@pytest.mark.slow
-def test_runs_are_equal(places, tmp_path):
-    states = []
-    for source in SOURCES:
-        values = {f"data.{key}": value for key, value in places[source].items()}
-        config = tiny_config(
-            **values,
-            **{
-                "data.eval_split": "val",
-                "data.in_memory": False,
-                "data.augment": "scale_jitter",
-                "data.eval_resize": 9,
-                "total_steps": STEPS,
-            },
-        )
-        states.append(jax.device_get(train(config, tmp_path / source)))
-    for other in states[1:]:
-        for one, two in zip(jax.tree.leaves(states[0]), jax.tree.leaves(other), strict=True):
-            np.testing.assert_array_equal(one, two)

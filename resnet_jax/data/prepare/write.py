@@ -11,9 +11,8 @@ import json
 import os
 import shutil
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 from etils import epath
@@ -27,6 +26,9 @@ from resnet_jax.data.sources.prepared import UNFINISHED
 from resnet_jax.data.workers import worker_count
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local, make_durable, try_lock, write_atomically
+
+_AHEAD = 32
+"""Images a thread that are encoded and not yet written."""
 
 
 class _Bad(TypedDict):
@@ -180,7 +182,9 @@ def _write_shards(
         ) as bar,
     ):
         tasks = ((shard, index) for shard in todo for index in shard.indices)
-        encoded = _in_order(pool, _encoder(plan, sources), tasks, ahead=4 * workers)
+        encode = _encoder(plan, sources)
+        batches = iter(lambda: list(itertools.islice(tasks, _AHEAD * workers)), [])
+        encoded = (record for batch in batches for record in pool.map(encode, batch))
 
         def records(shard: Shard) -> Iterator[bytes]:
             for record in itertools.islice(encoded, len(shard.indices)):
@@ -224,22 +228,6 @@ def _encoder(
         return serializer.get_tf_example(values).SerializeToString(deterministic=True)
 
     return encode
-
-
-def _in_order(
-    pool: ThreadPoolExecutor,
-    encode: Callable[[tuple[Shard, int]], bytes | _Bad],
-    tasks: Iterable[tuple[Shard, int]],
-    ahead: int,
-) -> Iterator[bytes | _Bad]:
-    """Yields the results of tasks in their order; threads work on the next `ahead` of them."""
-    waiting: deque[Future[bytes | _Bad]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(encode, task))
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _write_file(path: epath.Path, records: Iterable[bytes]) -> None:

@@ -61,12 +61,6 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(folder, tmp_path):
     assert contents(tmp_path / "1") == contents(tmp_path / "3") == contents(tmp_path / "16")
 
 
-def test_images_are_shrunk(folder, tmp_path):
-    prepare(opened(folder), tmp_path, "photos", settings=Settings(shorter_side=16))
-    images = tfds.data_source("photos", split="train", data_dir=tmp_path)
-    assert {values["image"].shape for values in images} == {(21, 16, 3)}
-
-
 def test_pixels_are_kept_as_they_are(tmp_path):
     digits = load_source("digits", "test")
     prepare({"test": digits}, tmp_path, "digits")
@@ -75,13 +69,6 @@ def test_pixels_are_kept_as_they_are(tmp_path):
     for index in range(0, len(digits), 50):
         pixels = digits[index].image
         np.testing.assert_array_equal(images[index]["image"], np.broadcast_to(pixels, (8, 8, 3)))
-
-
-def test_a_prepared_data_set_is_a_source_too(prepared, tmp_path):
-    source = load_source("tfds", "train", name="photos", path=prepared)
-    prepare({"train": source}, tmp_path, "again")
-    again = load_source("tfds", "train", name="again", path=tmp_path)
-    assert [again[i] for i in range(15)] == [source[i] for i in range(15)]
 
 
 def test_a_bad_image_is_refused(tmp_path):

@@ -331,6 +331,7 @@ def test_imagenets_own_builder(tmp_path):
     assert str(error.value) == "image test_0.JPEG has no label; take another split than test"
 
 
+@pytest.mark.slow
 def test_a_run_on_imagenet_as_its_builder_prepares_it(tmp_path):
     write_imagenet(tmp_path / "data", {"train": 20, "validation": 9})
     config = tiny_config(
