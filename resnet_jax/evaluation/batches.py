@@ -9,7 +9,7 @@ from jaxtyping import Int32
 from resnet_jax.data import Batch, Box, Interpolation, Source, decode_crop
 from resnet_jax.data.workers import Workers
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation.views import View
+from resnet_jax.evaluation.protocol import View
 
 
 class Bucket(NamedTuple):

@@ -1,21 +1,110 @@
-"""Protocols of evaluation: which views of an image a network sees."""
+"""Protocols of evaluation, and views: which parts of an image a network sees, at which size.
+
+A view is a function of the image's height and width alone. Those of one shape go through the
+network together, see `resnet_jax.evaluation.batches`.
+"""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from flax import linen as nn
 
 from resnet_jax.checkpoints import Json
-from resnet_jax.data import Interpolation
+from resnet_jax.data import Box, CentreCrop, Interpolation
 from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.evaluation.views import View, five_crops
 
 ProtocolName = Literal["single_crop", "ten_crop", "multi_scale"]
 
 SCALES = (224, 256, 384, 480, 640)
 """Pixels of the shorter sides, for networks of 224 pixels (He et al., section 3.4)."""
+
+MULTIPLE = 32
+"""Pixels: the longer side of a whole image is a multiple, so that few shapes are compiled."""
+
+LONGEST_RATIO = 2
+"""The longer side is at most this many times the shorter one, for the same reason."""
+
+LARGEST_SCALE = 4096
+
+
+class Placement(NamedTuple):
+    """A rectangle of an image, and the height and width in pixels to which it is resampled."""
+
+    box: Box
+    height: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A square crop of an image whose shorter side was resized, or nearly all of that image.
+
+    The whole image is for fully convolutional networks: its longer side is cut at both ends to a
+    multiple of 32 pixels (but not below the shorter one), and to at most twice the shorter side.
+
+    Attributes:
+      resize: Pixels of the image's shorter side.
+      size: Height and width of the crop, in pixels; None for the whole image.
+      row: Position of the crop among the rows of the resized image: from 0, the first, to 1, the
+        last.
+      column: Position among its columns.
+
+    Raises:
+      InputError: The crop is larger than the resized image, or that has no pixels or too many.
+    """
+
+    resize: int
+    size: int | None = None
+    row: float = 0.5
+    column: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            CentreCrop(self.size, self.resize)
+        elif not 1 <= self.resize <= LARGEST_SCALE:
+            raise InputError(f"a scale is 1 to {LARGEST_SCALE} pixels, and {self.resize} is not")
+
+    def __call__(self, height: int, width: int) -> Placement:
+        """Returns the placement in an image of this height and width, in pixels."""
+        shorter = min(height, width)
+        tall, wide = self.resize * height // shorter, self.resize * width // shorter
+        rows, columns = self._cut(tall), self._cut(wide)
+        # Halves to even, as torch.
+        top, left = round(self.row * (tall - rows)), round(self.column * (wide - columns))
+        box = Box(
+            left=left * width / wide,
+            upper=top * height / tall,
+            right=min((left + columns) * width / wide, width),
+            lower=min((top + rows) * height / tall, height),
+        )
+        return Placement(box, rows, columns)
+
+    def _cut(self, length: int) -> int:
+        if self.size is not None:
+            return self.size
+        return max(self.resize, min(length, LONGEST_RATIO * self.resize) // MULTIPLE * MULTIPLE)
+
+
+def five_crops(size: int, resize: int) -> tuple[View, ...]:
+    """Returns the centre and the four corners (Krizhevsky et al., NIPS 2012, section 4.1).
+
+    The corners are those of the whole resized image, as in torchvision's `FiveCrop` and in
+    fb.resnet.torch; with the mirror image of each they are the standard ten crops.
+
+    Raises:
+      InputError: The resized image is not larger than the crops, which would all be the same.
+    """
+    if resize == size:
+        raise InputError(
+            f"ten crops are taken of images that are larger than a crop, and images resized to "
+            f"{resize} pixels have one crop of {size}; resize them to more, such as "
+            f"{-(-size * 8 // 7)}"
+        )
+    corners = (View(resize, size, *corner) for corner in itertools.product((0, 1), repeat=2))
+    return (View(resize, size), *corners)
 
 
 class Preparation(NamedTuple):
@@ -108,9 +197,11 @@ class Protocol:
         Raises:
           InputError: The crops do not fit into the resized images, or fill them.
         """
+        size, resize, _ = preparation
         if self.name == "multi_scale":
-            return tuple(map(View, self._scales(preparation)))
-        size, resize = self._crop(preparation)
+            return tuple(map(View, self.scales or [round(s * size / SCALES[0]) for s in SCALES]))
+        size = size if self.crop is None else self.crop
+        resize = resize if self.resize is None else self.resize
         return five_crops(size, resize) if self.name == "ten_crop" else (View(resize, size),)
 
     def resampling(self, preparation: Preparation) -> Interpolation:
@@ -119,15 +210,16 @@ class Protocol:
 
     def describe(self, preparation: Preparation) -> dict[str, Json]:
         """Returns the protocol and its numbers for a network, for JSON."""
-        count = len(self.views(preparation)) * (1 + self.mirrored)
-        numbers: dict[str, Json]
+        views = self.views(preparation)
+        numbers: dict[str, Json] = {"resize": views[0].resize, "crop": views[0].size}
         if self.name == "multi_scale":
-            numbers = {"scales": [*self._scales(preparation)]}
-        else:
-            size, resize = self._crop(preparation)
-            numbers = {"resize": resize, "crop": size}
-        interpolation = self.resampling(preparation)
-        return {"name": self.name, "views": count, **numbers, "interpolation": interpolation}
+            numbers = {"scales": [view.resize for view in views]}
+        return {
+            "name": self.name,
+            "views": len(views) * (1 + self.mirrored),
+            **numbers,
+            "interpolation": self.resampling(preparation),
+        }
 
     def check(self, network: nn.Module) -> None:
         """Refuses with `InputError` a network without the fully convolutional form it needs."""
@@ -136,10 +228,3 @@ class Protocol:
                 "multi_scale needs a network with a fully convolutional form, and "
                 f"{type(network).__name__} has none; ten_crop takes any network"
             )
-
-    def _crop(self, preparation: Preparation) -> tuple[int, int]:
-        size = preparation.image_size if self.crop is None else self.crop
-        return size, preparation.resize if self.resize is None else self.resize
-
-    def _scales(self, preparation: Preparation) -> Sequence[int]:
-        return self.scales or [round(s * preparation.image_size / SCALES[0]) for s in SCALES]

@@ -6,7 +6,7 @@ from PIL import Image
 
 from resnet_jax.data import CentreCrop, Example, decode_crop
 from resnet_jax.evaluation.batches import buckets
-from resnet_jax.evaluation.views import View, five_crops
+from resnet_jax.evaluation.protocol import View, five_crops
 from tests.data.pictures import photo
 from tests.evaluation.plain import FILTERS, SIZES
 
