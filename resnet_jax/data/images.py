@@ -60,18 +60,7 @@ class DecodedImages:
         workers: int | None = None,
         bad_records: BadRecords | None = None,
     ) -> None:
-        """Prepares to read; no image is decoded yet.
-
-        Args:
-          source: The images.
-          image_size: Height and width of the images, in pixels.
-          resize: Pixels of the shorter side before the centre is cropped for evaluation; by
-            default `image_size`.
-          interpolation: How images are resampled.
-          workers: Number of threads that decode; by default as many as there are cores. The result
-            does not depend on it.
-          bad_records: Replaces examples that cannot be read; by default they are errors, as is
-            necessary where a number is measured on all of them.
+        """Prepares to read; no image is decoded yet. The options are those of `load_images`.
 
         Raises:
           InputError: A number is out of range, the source is empty, or there is no such

@@ -61,8 +61,10 @@ def load_images(
       resize: Pixels of the shorter side before the centre is cropped for evaluation; by default
         `image_size`.
       interpolation: How images are resampled, "bilinear" or "bicubic".
-      workers: Number of threads that decode; by default as many as there are cores.
-      bad_records: Replaces examples that cannot be read; by default they are errors.
+      workers: Number of threads that decode; by default as many as there are cores. The result
+        does not depend on it.
+      bad_records: Replaces examples that cannot be read; by default they are errors, as is
+        necessary where a number is measured on all of them.
 
     Raises:
       InputError: There is no such source, data set or split, or a number is out of range.

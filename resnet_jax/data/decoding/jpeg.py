@@ -112,15 +112,10 @@ class JpegDecoder:
     def decode(
         self, file: bytes, header: Header, factor: int, region: Region
     ) -> UInt8[np.ndarray, "height width 4"] | None:
-        """Returns a part of the image; None where Pillow has to judge, because there is damage.
+        """Returns a region of the image reduced by 1, 2, 4 or 8; None where there is damage.
 
-        A pixel is red, green, blue (equal in grey images), and anything.
-
-        Args:
-          file: The JPEG.
-          header: As `header` has just returned it for this file.
-          factor: The reduction: 1, 2, 4 or 8.
-          region: The region of the reduced image.
+        `header` has just returned the header of this file. A pixel is red, green, blue (equal in
+        grey images), and anything.
         """
         # Whole blocks, and more of them: the colours at their edges are not interpolated.
         block = header.block // factor

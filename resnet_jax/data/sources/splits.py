@@ -35,10 +35,7 @@ def parse(spec: str, lengths: Mapping[str, Callable[[], int]], *, of: str) -> tu
     empty parts, an example twice, percent and examples in one slice, and slices by shards, which
     only some sources have.
 
-    Args:
-      spec: The split, such as "train[:90%]".
-      lengths: Return the number of examples of each split; called only for those in `spec`.
-      of: Name of the data set, for messages.
+    `lengths` return the number of examples of each split, and are called only for those in `spec`.
 
     Raises:
       InputError: It cannot be read, there is no such split, or a slice is out of range.
@@ -57,8 +54,8 @@ def select(spec: str, splits: Splits, *, of: str) -> Source:
     """Returns the examples of a split, or of slices of splits, as a source.
 
     Args:
-      spec: The split, such as "train[:90%]".
-      splits: The splits of the data set; only those in `spec` are opened.
+      spec: The split, such as "train[:90%]"; only those named are opened.
+      splits: The splits of the data set.
       of: Name of the data set, for messages.
 
     Raises:

@@ -52,12 +52,7 @@ class TFRecords:
     """
 
     def __init__(self, files: Sequence[epath.Path], counts: Sequence[int], name: str) -> None:
-        """Finds the records of files of one folder, or reads the cached index.
-
-        Args:
-          files: TFRecord files of one folder.
-          counts: Number of records that each has to have.
-          name: Name of the split.
+        """Finds the records of a split's files, in one folder, or reads the cached index.
 
         Raises:
           InputError: A file is missing, is not a sound TFRecord, or has another number of records.
@@ -116,16 +111,10 @@ def unframe(record: bytes) -> bytes:
 def find_records(
     read: Callable[[int, int], bytes], size: int, block: int
 ) -> Int64[np.ndarray, "starts"]:
-    """Finds the records of a file by their headers; the data between them are not read.
+    """Returns where each record of a file begins and, last, the file's size.
 
-    Args:
-      read: Returns the bytes of the file from a position to another, which is at most `size`.
-      size: Bytes of the file.
-      block: How many bytes are read at once, at least those of a header. Where records are shorter
-        than that, the file is read as a whole.
-
-    Returns:
-      Where each record begins and, last, `size`.
+    Headers are read, `block` bytes at once, and the data between them are not, where records are
+    longer than that. `read` returns the bytes of the file from a position to another.
 
     Raises:
       Damage: A length is not what was written, or the file ends within a record.
