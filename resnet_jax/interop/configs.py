@@ -230,27 +230,23 @@ def read_entry(metadata: Mapping[str, str]) -> dict[str, Json]:
     return read_json(metadata[ENTRY], f"its metadata {ENTRY}") if ENTRY in metadata else {}
 
 
-def class_name_of(entry: Mapping[str, Json]) -> str | None:
-    """Returns the name of the network's class in an entry, or None if it has none."""
+def form_of(entry: Mapping[str, Json]) -> tuple[str | None, Fields]:
+    """Returns the name of the network's class and its fields in an entry; None without one."""
     match entry.get("network"):
         case None:
-            return None
-        case {"module": str(name)}:
-            return name
+            return None, {}
+        case {"module": str(name), **fields}:
+            return name, fields
         case network:
             raise InputError(f"its metadata {ENTRY} says of its network {network}")
 
 
-def fields_of(entry: Mapping[str, Json], network_class: type[nn.Module]) -> Fields:
-    """Returns the fields of the network in an entry, all of them the class's."""
+def checked_fields(saved: Fields, network_class: type[nn.Module]) -> Fields:
+    """Returns saved fields; refuses those that the class does not have, and wrong values."""
     types_ = _field_types(network_class)
-    match entry.get("network"):
-        case None:
-            return {}
-        case {"module": str(), **fields} if fields.keys() <= types_.keys():
-            if all(_is_value(value, types_[field]) for field, value in fields.items()):
-                return {f: tuple(v) if isinstance(v, list) else v for f, v in fields.items()}
-    raise InputError(f"its metadata {ENTRY} says of its network {entry['network']}")
+    if not all(f in types_ and _is_value(v, types_[f]) for f, v in saved.items()):
+        raise InputError(f"its metadata {ENTRY} says of its network {saved}")
+    return {f: tuple(v) if isinstance(v, list) else v for f, v in saved.items()}
 
 
 def _field_types(network_class: type[nn.Module]) -> dict[str, Any]:
@@ -262,7 +258,7 @@ def _field_types(network_class: type[nn.Module]) -> dict[str, Any]:
     }
 
 
-def _is_value(value: Json, kind: Any) -> bool:
+def _is_value(value: object, kind: Any) -> bool:
     """Whether a value may be that of a field; a stranger's file does not decide on huge sizes.
 
     Words are left to the network, which refuses those that it does not know.
@@ -280,6 +276,6 @@ def _is_value(value: Json, kind: Any) -> bool:
             return kind in (type(value), float) and 0 <= value <= largest
         case [*values] if origin is tuple and ... not in arguments:  # a pair of paddings
             return len(values) == len(arguments) and all(each in _PADDINGS for each in values)
-        case [_, *_] if arguments and len(value) <= _LONGEST:
-            return all(_is_value(each, arguments[0]) for each in value)
+        case [_, *_] as values if arguments and len(values) <= _LONGEST:
+            return all(_is_value(each, arguments[0]) for each in values)
     return False

@@ -48,7 +48,7 @@ SAVED = Preprocessing._fields[:5]
 """Fields that our own metadata have; a mean image is among the arrays."""
 
 
-def usual(channels: int = 3, side: int = 224) -> Preprocessing:
+def usual(channels: int, side: int) -> Preprocessing:
     """Returns the preprocessing of a network whose source has none.
 
     Images of three channels are normalised with ImageNet's colours; others stay from 0 to 1, as

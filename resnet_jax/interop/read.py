@@ -13,7 +13,7 @@ from jaxtyping import Float32, PyTree
 from resnet_jax.data import Statistics
 from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
-from resnet_jax.interop.configs import class_name_of, fields_of, fields_of_config, read_entry
+from resnet_jax.interop.configs import checked_fields, fields_of_config, form_of, read_entry
 from resnet_jax.interop.families import key_map, recognise, usual_side
 from resnet_jax.interop.families.key_map import DialectName
 from resnet_jax.interop.formats import Contents, Json
@@ -182,9 +182,10 @@ def _weights(
     entry = read_entry(contents.metadata)
     if dialect is None and "architecture" in (contents.config or {}):
         dialect = "timm"
-    network_class, dialect = recognise(shapes, dialect, class_name_of(entry))
+    class_name, saved = form_of(entry)
+    network_class, dialect = recognise(shapes, dialect, class_name)
+    saved = checked_fields(saved, network_class)
     keys = key_map(network_class, dialect)
-    saved = fields_of(entry, network_class)
     if sum(saved.get("stage_sizes", ())) > len(arrays):
         raise InputError(
             f"it says of its network {list(saved['stage_sizes'])}, and has fewer arrays"

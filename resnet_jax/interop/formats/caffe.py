@@ -115,7 +115,7 @@ def write_caffe(
 
 @functools.cache
 def _classes() -> SimpleNamespace:
-    """Returns the classes of the messages."""
+    """Returns the classes of the messages; protobuf is an extra."""
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     except ImportError as error:
@@ -161,12 +161,11 @@ def _array(content: bytes) -> np.ndarray:
         shape = tuple(getattr(blob, side) if blob.HasField(side) else 1 for side in sides)
         while len(shape) > 1 and shape[0] == 1:  # all blobs had four dimensions
             shape = shape[1:]
-    rows = [(row, np.dtype("<f4")) for row in blob.data]
-    rows += [(row, np.dtype("<f8")) for row in blob.double_data]
-    if len(rows) != 1 or len(rows[0][0]) % rows[0][1].itemsize:
+    rows = [*blob.data, *blob.double_data]
+    dtype = np.dtype("<f8" if blob.double_data else "<f4")
+    if len(rows) != 1 or len(rows[0]) % dtype.itemsize:
         raise InputError("a blob has no numbers, or they do not stand in one row")
-    ((row, dtype),) = rows
-    numbers = np.frombuffer(row, dtype)
+    numbers = np.frombuffer(rows[0], dtype)
     if len(shape) > _MOST_DIMENSIONS or min(shape, default=1) < 1:
         raise InputError(f"a blob has the shape {shape[:_MOST_DIMENSIONS]}")
     if math.prod(shape) != len(numbers):

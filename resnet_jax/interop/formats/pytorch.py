@@ -82,9 +82,8 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-_Known: TypeAlias = _Name | _Storage | _Tensor
-_Scalar: TypeAlias = bool | int | float | str | None
-_Value: TypeAlias = "_Scalar | tuple[_Value, ...] | list[_Value] | dict[str | int, _Value] | _Known"
+_Known: TypeAlias = _Name | _Storage | _Tensor | bool | int | float | str | None
+_Value: TypeAlias = "_Known | tuple[_Value, ...] | list[_Value] | dict[str | int, _Value]"
 
 
 def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
