@@ -91,7 +91,7 @@ def tf_data(files: list[str], workers: int) -> Iterator[object]:
 
 
 class Files:
-    """What torch's DataLoader reads, in as many epochs as it wants."""
+    """The data set of torch's DataLoader, for as many epochs as it wants."""
 
     def __init__(self, files: list[str]) -> None:
         self._files = files
@@ -126,7 +126,7 @@ WAYS: dict[str, tuple[Callable[[list[str], int], Iterator[object]], int]] = {
 
 
 class Speed(NamedTuple):
-    """What an image takes, once it runs.
+    """The cost of an image in steady state.
 
     Attributes:
       wall: Images a second, by the clock.

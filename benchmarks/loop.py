@@ -1,4 +1,4 @@
-"""What the training loop costs over the bare step: `python benchmarks/loop.py`.
+"""The cost of the training loop over the bare step: `python benchmarks/loop.py`.
 
 The peer is the same step on a batch that is on the device already, two steps ahead at most, and
 nothing else. Loop and peer take turns in one process; printed are the medians and the ratio. The

@@ -31,7 +31,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """Returns the error for a name that nothing has, with the nearest names that something has.
 
     Args:
-      kind: What was looked for, as a reader would call it ("model", "key of the config").
+      kind: The kind of thing, as a reader would call it ("model", "key of the config").
       name: The name that was given.
       known: Every name that would have been right.
     """

@@ -166,7 +166,7 @@ class _Window(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """What an array depends on: the paths of variables, or else a field of the image."""
+    """The dependencies of an array: the paths of variables, or else a field of the image."""
 
     variables: frozenset[str] = frozenset()
     field: _Field | None = None

@@ -42,7 +42,7 @@ def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> N
     Args:
       command: One of `COMMANDS`.
       arguments: The command line after the command.
-      name: What messages begin with; by default `resnet_jax COMMAND`.
+      name: The beginning of messages; by default `resnet_jax COMMAND`.
     """
     name = name or f"resnet_jax {command}"
     resume = ""
@@ -126,7 +126,7 @@ class Flags:
         """Defines `--help` and the flags of a run of several processes.
 
         Args:
-          description: What `--help` prints first.
+          description: The first lines of `--help`.
           arguments: The command line after the command.
         """
         self.values = flags.FlagValues()

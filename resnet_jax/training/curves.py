@@ -29,7 +29,7 @@ def draw_curves(
       rows: Rows of `metrics.jsonl`, with `step`, `split` and, in those that are drawn,
         `top1_error` in percent; where it is not a finite number, the curve has a gap.
       path: The image; it is replaced when the new one is whole.
-      title: What stands above: the network and the data.
+      title: The network and the data, above the axes.
     """
     # Here, for it takes half a second, and only trainers draw.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

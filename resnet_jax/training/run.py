@@ -40,18 +40,18 @@ from resnet_jax.training.transfer import freeze, known_modules, read_source, tra
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything that the config decides; what changes in training is in the state.
+    """The parts that the config decides; the parts that change in training are in the state.
 
     Attributes:
       config: The config, complete and checked.
       replicas: The devices.
-      train_images: What the network learns from.
-      bad_records: What is done about those that cannot be read.
-      eval_images: What it is evaluated on.
-      augmentation: What is done to the former.
+      train_images: The training images.
+      bad_records: Replaces those that cannot be read.
+      eval_images: The images for evaluation.
+      augmentation: The random changes of the training images.
       model: The network.
-      optimizer: Gives the direction of descent.
-      schedule: Gives the learning rate.
+      optimizer: Returns the direction of descent.
+      schedule: Returns the learning rate.
     """
 
     config: ConfigDict
@@ -66,18 +66,18 @@ class Run:
 
     @classmethod
     def from_config(cls, config: ConfigDict, *, ledger: epath.PathLike | None = None) -> "Run":
-        """Makes the parts.
+        """Builds and checks the parts.
 
         Args:
           config: The run's config.
-          ledger: Where training examples that cannot be read will be listed.
+          ledger: The file that lists training examples that cannot be read.
 
         Raises:
-          InputError: The config asks for what there is not, or contradicts itself or the data.
+          InputError: A part of the config does not exist, or contradicts another or the data.
         """
         configs.check(config)
         replicas = Replicas(config.parallel)
-        replicas.rows(config.batch_size)  # refuses what does not divide
+        replicas.rows(config.batch_size)  # refuses a batch that does not divide
         bad_records = BadRecords(config.data.train_split, config.data.max_bad_share, ledger=ledger)
         train_images = configs.load_images(config, config.data.train_split, bad_records)
         run = cls(
@@ -104,10 +104,10 @@ class Run:
         )
 
     def begin(self) -> tuple[TrainState, Statistics]:
-        """Returns the state before the first step, with what the run takes over from another one.
+        """Returns the state before the first step, with the variables of `init.source` if given.
 
         Raises:
-          InputError: What it should take over cannot be read, or does not fit.
+          InputError: `init.source` cannot be read, or does not fit.
         """
         state = self.init_state()
         if self.config.init.source is None:
@@ -159,11 +159,11 @@ class Run:
     def measure_statistics(
         self, *, mean: MeanOf | None = None, std: StdOf | None = None
     ) -> Statistics:
-        """Returns what the network's input depends on besides the image.
+        """Measures the mean, the deviation and the colours of the training images.
 
         Args:
-          mean: What is measured as the mean; by default what the config says.
-          std: The same of the standard deviation.
+          mean: The kind of mean; by default the config's.
+          std: The kind of standard deviation; by default the config's.
         """
         config = self.config.data
         return measure_statistics(
@@ -175,7 +175,7 @@ class Run:
         )
 
     def statistics_template(self) -> Statistics:
-        """Returns its shapes and types."""
+        """Returns the shapes and types of `measure_statistics`."""
         config = self.config.data
         return statistics_template(
             self.train_images.image_shape, mean=config.mean, color=config.color
@@ -230,7 +230,7 @@ class Run:
         return [key(index) for index in order.indices(step).tolist()]
 
     def evaluator(self, statistics: Statistics) -> Evaluator:
-        """Returns what evaluates a state's variables."""
+        """Returns the evaluation of a state's variables."""
         return Evaluator(
             self.model,
             self.eval_images,
@@ -240,7 +240,7 @@ class Run:
         )
 
     def _check_forward_pass(self) -> None:
-        """Lets the network see a batch's shapes, so that what does not fit shows up now."""
+        """Traces the network on a batch's shapes, so that one that does not fit is refused now."""
         images = jnp.zeros((1, *self.train_images.image_shape))
         variables = jax.eval_shape(lambda: self.model.init(jax.random.key(0), images, train=False))
         batch = jax.ShapeDtypeStruct((self.config.batch_size, *images.shape[1:]), jnp.float32)

@@ -71,7 +71,7 @@ class Plateau(struct.PyTreeNode):
     It is a part of the state, so that an interrupted run divides when it would have divided.
 
     Attributes:
-      scale: What the schedule's rate is multiplied with.
+      scale: Factor of the schedule's rate.
       best: The least top-1 error of an evaluation, in percent.
       waited: Evaluations since then, or since the last division.
     """
@@ -89,7 +89,7 @@ class Plateau(struct.PyTreeNode):
         """Returns the state after an evaluation.
 
         Args:
-          top1_error: What it found, in percent.
+          top1_error: Its top-1 error in percent.
           config: The run's `config.schedule`: after `patience` evaluations that are not at least
             `min_improvement` percentage points below the best one, the rate is multiplied by
             `factor`; never below `learning_rate * min_scale`.

@@ -46,7 +46,7 @@ def make_train_step(
       model: The network.
       optimizer: Gives the direction of descent.
       schedule: Gives the learning rate.
-      statistics: What is subtracted from the images and what they are divided by.
+      statistics: Mean and standard deviation of the images.
       padding: Pixels around an image that random crops may take in.
       label_smoothing: Share of the target that is spread evenly over all classes (Szegedy et al.,
         arXiv 1512.00567, section 7).

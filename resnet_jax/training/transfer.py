@@ -1,4 +1,4 @@
-"""Fine-tuning: what a run takes over from another network, and what of it stays as it is."""
+"""Fine-tuning: variables of another network, and modules that are frozen."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -23,12 +23,12 @@ _FORM = ("shortcut", "stride_on", "pool_padding", "stem", "bn_epsilon")
 
 
 class Source(NamedTuple):
-    """What is taken over.
+    """Another network and its variables.
 
     Attributes:
       model: The network.
       variables: Its `params` and `batch_stats`, on the host.
-      statistics: What its images are normalised with.
+      statistics: Mean and deviation that its images are normalised with.
     """
 
     model: nn.Module
@@ -40,10 +40,10 @@ def read_source(source: str) -> Source:
     """Returns the network of the newest checkpoint of a workdir, or foreign weights.
 
     Args:
-      source: A workdir, or what `resnet_jax.interop.load_pretrained` takes.
+      source: A workdir, or a source of `resnet_jax.load_pretrained`.
 
     Raises:
-      InputError: There is nothing there, or it cannot be read.
+      InputError: It is missing, or cannot be read.
     """
     if Layout(source).checkpoints.exists():
         trained = restore(source)
@@ -53,7 +53,7 @@ def read_source(source: str) -> Source:
 
 
 def transfer(model: nn.Module, fresh: Variables, source: Source, new: Sequence[str]) -> Variables:
-    """Returns the variables of a network, those of another in place of its own.
+    """Returns the variables of a network with those of another in place of its own.
 
     Args:
       model: The network.
