@@ -65,7 +65,7 @@ class BatchNorm(nn.Module):
         Raises:
           InputError: `group_size` fits neither the number of images nor that of the replicas.
         """
-        channels = x.shape[-1]
+        shape, channels = x.shape, x.shape[-1]
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
@@ -74,17 +74,24 @@ class BatchNorm(nn.Module):
         if not train:
             return self._normalize(
                 x[None], running_mean.value[None], running_var.value[None], scale, bias
-            ).reshape(x.shape)
-        if self.is_initializing():  # variables do not depend on the number of images
-            grouped, span = x[None], None
-        else:
-            grouped, span = self._groups(x)
-        mean, var = self._moments(grouped, span)
+            ).reshape(shape)
+        # Variables do not depend on the number of images.
+        x, span = (x[None], None) if self.is_initializing() else self._groups(x)
+        # Both moments in one reading of x: memory bandwidth limits a training step, and two passes
+        # would read the activations twice.
+        y = x.astype(jnp.float32)
+        moments = jnp.stack([y.mean(axis=(1, 2, 3)), lax.square(y).mean(axis=(1, 2, 3))])
+        if span is not None:
+            moments = lax.pmean(
+                moments, self.axis_name, axis_index_groups=None if span == "all" else span
+            )
+        mean, mean_of_squares = moments
+        var = jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
         if not self.is_initializing():
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(axis=0)
             running_var.value = keep * running_var.value + (1 - keep) * var.mean(axis=0)
-        return self._normalize(grouped, mean, var, scale, bias).reshape(x.shape)
+        return self._normalize(x, mean, var, scale, bias).reshape(shape)
 
     def _groups(
         self, x: Float[Array, "n h w c"]
@@ -111,22 +118,6 @@ class BatchNorm(nn.Module):
                 f"{images}, or be a multiple of it that divides {replicas * images}"
             )
         return x[None], [list(range(i, i + span)) for i in range(0, replicas, span)]
-
-    def _moments(
-        self,
-        x: Float[Array, "groups m h w c"],
-        span: list[list[int]] | Literal["all"] | None,
-    ) -> tuple[Float[Array, "groups c"], Float[Array, "groups c"]]:
-        x = x.astype(jnp.float32)
-        # Both moments in one reading of x: memory bandwidth limits a training step, and two passes
-        # would read the activations twice.
-        moments = jnp.stack([x.mean(axis=(1, 2, 3)), lax.square(x).mean(axis=(1, 2, 3))])
-        if span is not None:
-            moments = lax.pmean(
-                moments, self.axis_name, axis_index_groups=None if span == "all" else span
-            )
-        mean, mean_of_squares = moments
-        return mean, jnp.maximum(mean_of_squares - lax.square(mean), 0.0)
 
     def _normalize(
         self,
