@@ -19,10 +19,7 @@ from resnet_jax.models import create_model, image_shape
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the summary that the arguments ask for.
-
-    Args:
-      arguments: The command line after the command.
+    """Prints the summary that the arguments, those after the command, ask for.
 
     Raises:
       InputError: There is no such network or option, or a number is out of range.

@@ -73,13 +73,10 @@ class AuxiliaryHead(nn.Module):
     Its place in the collection `auxiliary_logits` is `auxiliary1/logits` or `auxiliary2/logits`.
 
     Attributes:
-      num_classes: Number of logits.
       filters: Of the 1x1 convolution.
       units: Of the hidden layer.
       form: How the maps become 4x4, see `GoogLeNet`.
-      dropout_rate: Share of the hidden layer's outputs that is dropped in training.
       unit: Makes the convolution: `unit(filters, size, name=...)`.
-      dtype: Type of the arithmetic.
     """
 
     num_classes: int

@@ -77,10 +77,9 @@ def scaled_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def initializer(activation: Activation, fan_in: int | np.ndarray) -> Initializer:
     """Returns how kernels start before an activation.
 
-    Args:
-      activation: Before "tanh": uniformly between +-2.4 / `fan_in` (appendix A of the paper).
-        Before "relu": normally with variance 2 / `fan_in` (He et al., arXiv 1502.01852).
-      fan_in: Number of inputs of the units; an array where they differ along the last axis.
+    Before "tanh": uniformly between +-2.4 / `fan_in` (appendix A of the paper). Before "relu":
+    normally with variance 2 / `fan_in` (He et al., arXiv 1502.01852). `fan_in` is an array where
+    it differs along the last axis.
     """
     scale = np.asarray(2.4 / fan_in if activation == "tanh" else np.sqrt(2 / fan_in), np.float32)
 

@@ -86,7 +86,7 @@ def features(
     images: Float[Array, "n h w c"],
     names: Sequence[str],
 ) -> dict[str, Float[Array, "n ..."]]:
-    """Returns the outputs of named submodules, with batch normalisation as in evaluation.
+    """Returns the outputs of named submodules by name, with batch normalisation as in evaluation.
 
     Under `jax.jit` only their own inputs are computed, not the head for example. For training that
     updates batch statistics, call `model.apply(..., train=True,
@@ -97,9 +97,6 @@ def features(
       variables: Its variables, as from `model.init`.
       images: The images, normalised.
       names: Paths of submodules: "stem", "stage1", ..., or deeper ones as "stage2/block1/conv2".
-
-    Returns:
-      The outputs by name, in the order of `names`.
 
     Raises:
       InputError: A submodule is unknown.
