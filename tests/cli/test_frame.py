@@ -3,11 +3,15 @@
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
 import pytest
 
+from resnet_jax.__main__ import main
+from resnet_jax.cli import COMMANDS
+from tests.commands import run_command
 from tests.tiny import tiny_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -69,3 +73,32 @@ def test_wrong_input_gets_one_sentence_and_leaves_nothing(tmp_path, name, argume
     assert ended.stderr.startswith(f"{name}: ")
     assert ended.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("data.prepare", "prepare"),
+        ("data.show", "show"),
+        ("doctor", "doctor"),
+        ("interop", "convert"),
+        ("interop.export", "export"),
+        ("analysis.summary", "summary"),
+    ],
+)
+def test_former_programs_name_their_command(capsys, module, command):
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"resnet_jax.{module}", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"this program is now `python -m resnet_jax {command}`\n")
+
+
+def test_help_lists_the_commands_and_others_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["resnet_jax", "--help"])
+    main()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == [*COMMANDS]
+    ended = run_command(capsys, "summry")
+    assert ended.status == 2
+    assert ended.err == "resnet_jax: there is no command 'summry'; did you mean summary?\n"
