@@ -57,6 +57,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
             run = Run.from_config(config, ledger=ledger)
             # The source of a fine-tuning is read before anything is written.
             beginning = None if layout.config_path.exists() else run.begin()
+        with parallel.agree_on_input():  # nothing is written if another process refuses its input
             if primary:
                 taken = Workdir(
                     workdir,
