@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> None:
             raise InputError(f"{given.source} is a run, whose names are our own; leave --from out")
         weights = weights_of_run(given.source, which)
     elif which != "newest":
-        raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
+        raise InputError(f"{given.source} is not a run, so it has no checkpoints to choose from")
     else:
         weights = read_weights(given.source, dialect=given.dialect)
     write_weights(weights, given.destination, given.to, force=given.force)

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         model, variables, statistics = run.model, run.variables, run.statistics
         image_shape = run.image_shape
     elif which != "newest":
-        raise InputError(f"{given.source} is no run, so it has no checkpoints to choose from")
+        raise InputError(f"{given.source} is not a run, so it has no checkpoints to choose from")
     else:
         pretrained = load_pretrained(given.source)
         model, variables = pretrained.network, pretrained.variables

@@ -46,7 +46,7 @@ def _model(name: str, options: Sequence[str]) -> nn.Module:
     for option in options:
         key, equals, text = option.partition("=")
         if not equals:
-            raise InputError(f"{option!r} is no option; options are KEY=VALUE")
+            raise InputError(f"{option!r} is not an option; options are KEY=VALUE")
         try:
             values[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

@@ -87,7 +87,7 @@ class BadRecords:
                 yield (index + 1 + bits % (examples - 1)) % examples
 
     def sync(self) -> None:
-        """Writes the new entries to the ledger, durably; without an entry there is no ledger.
+        """Writes the new entries to the ledger, durably; the first entry makes the ledger.
 
         Entries since the last call are lost in a kill; a run that is started again repeats its
         steps since the last checkpoint, and finds them again.

@@ -110,7 +110,7 @@ def test_networks_without_stages(capsys, name, said):
     [
         (["resnet51"], "there is no model 'resnet51'; did you mean"),
         (["resnet18", "--option", "widht=3"], "there is no option of resnet18 'widht'; did you"),
-        (["resnet18", "--option", "width"], "'width' is no option; options are KEY=VALUE"),
+        (["resnet18", "--option", "width"], "'width' is not an option; options are KEY=VALUE"),
         (["resnet18", "--option", "width=wide"], "resnet18 cannot be made with {'width': 'wide'}"),
         (["resnet18", "--image_size", "0"], "the image's shape is (0, 0, 3); it must be"),
         (["resnet18", "--batch", "0"], "--batch is 0; it must be at least 1"),

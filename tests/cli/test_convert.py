@@ -58,7 +58,7 @@ def test_converts_between_any_two(tmp_path, source):
         (["{source}", "{new}", "--to", "timm"], "timm has no name for stages of"),
         (["{source}", "{source}", "--to", "timm"], "is there already; give another destination"),
         (["{source}", "{new}.pth", "--to", "timm"], "give NAME.safetensors, which PyTorch reads"),
-        (["{source}", "{new}", "--to", "timm", "--best"], "is no run, so it has no checkpoints"),
+        (["{source}", "{new}", "--to", "timm", "--best"], "is not a run, so it has no checkpoints"),
         (["{source}", "{new}", "--to", "timm", "--best", "--step", "3"], "each name a checkpoint"),
         (["{new}", "{new}", "--to", "timm"], "there is no file or folder"),
         (

@@ -107,9 +107,9 @@ def test_a_run_and_weights_are_exported_from_the_command_line(tmp_path, capsys):
     assert program.platforms == ("cpu",)
     wanted = model.apply(variables, images, train=False)
     np.testing.assert_allclose(program.call(images), np.asarray(wanted), rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="is no run, so it has no checkpoints to choose from"):
+    with pytest.raises(InputError, match="is not a run, so it has no checkpoints to choose from"):
         main([str(weights), str(tmp_path / "c"), "--best"])
-    with pytest.raises(InputError, match="is no run, so it has no checkpoints to choose from"):
+    with pytest.raises(InputError, match="is not a run, so it has no checkpoints to choose from"):
         main([str(weights), str(tmp_path / "c"), "--step", "4"])
     with pytest.raises(InputError, match="--step and --best each name a checkpoint; give one"):
         main([str(tmp_path / "run"), str(tmp_path / "c"), "--step", "4", "--best"])

@@ -139,7 +139,7 @@ class JpegDecoder:
 
 
 def jpeg_decoder() -> JpegDecoder | None:
-    """Returns this thread's decoder; None where there is no library."""
+    """Returns this thread's decoder; None if the library is missing."""
     library = _library()
     if library is None:
         return None
