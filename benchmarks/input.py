@@ -43,7 +43,8 @@ def ours(files: list[str], workers: int) -> Iterator[object]:
         place = pathlib.Path(folder, "train", "all")
         place.mkdir(parents=True)
         for file in files:
-            (place / f"{pathlib.Path(file).stem}.jpg").symlink_to(file)
+            path = pathlib.Path(file)  # files of two folders may have the same name
+            (place / f"{path.parent.name}-{path.stem}.jpg").symlink_to(file)
         batches = train_batches(
             DecodedImages(FolderSplit(folder, "train"), SIZE, workers=workers),
             augmentation("inception_crop", image_size=SIZE),
