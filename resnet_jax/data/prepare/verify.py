@@ -14,13 +14,13 @@ from etils import epath
 from tqdm import tqdm
 
 from resnet_jax.data.prepare.plan import FORMAT, Plan
-from resnet_jax.data.sources.prepared import UNFINISHED
 from resnet_jax.errors import InputError
 from resnet_jax.files import Fingerprint, fingerprint, write_atomically
 
 if TYPE_CHECKING:  # it takes a second to import
     from tensorflow_datasets.core.features import FeaturesDict
 
+UNFINISHED = ".progress/plan.json"
 BAD = "bad.jsonl"
 LAST = "features.json"
 

@@ -20,9 +20,8 @@ from tqdm import tqdm
 
 from resnet_jax.data.prepare.plan import Plan, Settings, Shard, make_plan
 from resnet_jax.data.prepare.shrink import shrink
-from resnet_jax.data.prepare.verify import BAD, LAST, features, finish, read_manifest
+from resnet_jax.data.prepare.verify import BAD, LAST, UNFINISHED, features, finish, read_manifest
 from resnet_jax.data.sources import Source
-from resnet_jax.data.sources.prepared import UNFINISHED
 from resnet_jax.data.workers import worker_count
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local, make_durable, try_lock, write_atomically

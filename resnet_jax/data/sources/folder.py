@@ -1,27 +1,24 @@
 """Images in folders: `root/<split>/<class>/*`."""
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 from etils import epath
 
 from resnet_jax.data.sources import Example
 from resnet_jax.data.sources.splits import Splits
-from resnet_jax.data.sources.storage import cache_paths, object_store, read_file, write_cache
+from resnet_jax.data.sources.storage import cached, read_file
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _LAYOUT = f"the images have to be <split>/<class>/* in it, as {', '.join(_SUFFIXES)}"
 
-_VERSION = 1
 _THREADS = 16
 """Network file systems are slow to answer for each folder."""
 
@@ -50,8 +47,7 @@ class FolderSplit:
         except InputError as error:
             raise InputError(f"{error}; of the data in {root}, {_LAYOUT}") from error
         _check_classes(root, split, self.class_names)
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        self._labels = np.array([numbers[f.split("/", 1)[0]] for f in self._files], np.int32)
+        self._labels = {name: label for label, name in enumerate(self.class_names)}
         self._root = root
         self._split = split
 
@@ -59,12 +55,13 @@ class FolderSplit:
         return len(self._files)
 
     def __getitem__(self, index: int, /) -> Example:
-        key = f"{self._split}/{self._files[index]}"
+        file = self._files[index]
+        key = f"{self._split}/{file}"
         try:
             image = read_file(os.path.join(self._root, key))
         except OSError as error:
             raise InputError(f"image {key} of {self._root} cannot be read: {error}") from error
-        return Example(image, int(self._labels[index]), key)
+        return Example(image, self._labels[file.split("/", 1)[0]], key)
 
 
 def folder_splits(root: epath.PathLike) -> Splits:
@@ -102,10 +99,6 @@ def _folders_in(folder: epath.Path) -> tuple[str, ...]:
     if is_local(folder):
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
-    elif (store := object_store(folder)) is not None:
-        entries = store.ls(os.fspath(folder), detail=True)
-        folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
-        names = [os.path.basename(name.rstrip("/")) for name in folders]
     else:
         paths = list(folder.iterdir())
         are_folders = _map(lambda path: path.is_dir(), paths)
@@ -113,42 +106,35 @@ def _folders_in(folder: epath.Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
-def _list_images(folder: epath.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _list_images(folder: epath.Path) -> tuple[tuple[str, ...], Sequence[str]]:
     """Returns the classes, sorted, and `class/name` of every image.
 
     The images are in the order of a hash of that, which is the same everywhere and independent of
     the classes: each slice is a fair sample.
 
-    The list of a local folder is cached, in `.listing-<folder>.json` beside it or in the user's
-    cache, for as long as the class folders and their times of change stay the same. A file that
-    comes or goes changes its folder's time.
+    The list of a local folder is cached beside it as `listing-<folder>`, for as long as the class
+    folders and their times of change stay the same. A file that comes or goes changes its folder's
+    time.
     """
     classes = _folders_in(folder)
     if not classes:
         raise InputError(f"{folder} has no folders of images, one a class")
     folders = [folder / name for name in classes]
-    if not is_local(folder):
-        return classes, _sorted_images(classes, folders)
-    times = dict(zip(classes, _map(lambda path: os.stat(path).st_mtime_ns, folders), strict=True))
-    parent = epath.Path(os.path.abspath(folder)).parent
-    paths = cache_paths(parent, f"listing-{folder.name}.json")
-    for path in paths:
-        files = _read_cache(path, times)
-        if files is not None:
-            return classes, files
-    files = _sorted_images(classes, folders)
-    if max(times.values()) / 1e9 < time.time() - _RESOLUTION:
-        content = {"version": _VERSION, "classes": times, "files": files}
-        write_cache(json.dumps(content).encode(), paths)
-    return classes, files
 
+    def images() -> list[str]:
+        names = _map(_images_in, folders)
+        for path, of_class in zip(folders, names, strict=True):
+            if not of_class:
+                raise InputError(f"{path} has no images ({', '.join(_SUFFIXES)})")
+        files = zip(classes, names, strict=True)
+        return sorted((f"{name}/{image}" for name, some in files for image in some), key=_hash)
 
-def _sorted_images(classes: Sequence[str], folders: Sequence[epath.Path]) -> tuple[str, ...]:
-    images = dict(zip(classes, _map(_images_in, folders), strict=True))
-    for name, folder in zip(classes, folders, strict=True):
-        if not images[name]:
-            raise InputError(f"{folder} has no images ({', '.join(_SUFFIXES)})")
-    return tuple(sorted((f"{c}/{image}" for c in classes for image in images[c]), key=_hash))
+    if is_local(folder):
+        times = _map(lambda path: os.stat(path).st_mtime_ns, folders)
+        if max(times) / 1e9 < time.time() - _RESOLUTION:
+            parent = epath.Path(os.path.abspath(folder)).parent
+            return classes, cached(parent, f"listing-{folder.name}", [*classes, *times], images)
+    return classes, images()
 
 
 def _images_in(folder: epath.Path) -> list[str]:
@@ -159,16 +145,6 @@ def _images_in(folder: epath.Path) -> list[str]:
 def _hash(file: str) -> bytes:
     # Names that are not Unicode come from the file system as surrogates.
     return hashlib.blake2b(file.encode(errors="surrogateescape"), digest_size=16).digest()
-
-
-def _read_cache(path: epath.Path, times: Mapping[str, int]) -> tuple[str, ...] | None:
-    """Returns the files of a list that is whole and of these class folders."""
-    try:
-        content = json.loads(path.read_bytes())
-        valid = (content["version"], content["classes"]) == (_VERSION, times)
-        return tuple(content["files"]) if valid else None
-    except (OSError, ValueError, KeyError, TypeError):  # missing, unreadable, torn, or another's
-        return None
 
 
 def _map(function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:

@@ -3,22 +3,18 @@
 import itertools
 import os
 import re
-from bisect import bisect_right
-from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 
 from resnet_jax.data.sources import Example
+from resnet_jax.data.sources.records import Records, array_records, tfrecords
 from resnet_jax.data.sources.splits import Splits
-from resnet_jax.data.sources.storage import most_open_files
-from resnet_jax.data.sources.tfrecord import TFRecords, check_count
 from resnet_jax.errors import InputError, unknown
 
 if TYPE_CHECKING:  # it takes a second to import
-    from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.core import DatasetBuilder
 
 _NAMES = ("file_name", "id")
@@ -26,9 +22,6 @@ _NAMES = ("file_name", "id")
 
 _FORMATS = ("array_record", "tfrecord")
 """The formats that are read, the preferred one first."""
-
-UNFINISHED = ".progress/plan.json"
-"""A file that `resnet_jax.data.prepare` has in the folder of a data set until that is finished."""
 
 _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
 
@@ -83,55 +76,6 @@ class PreparedSplit:
         return Example(image, int(label), key)
 
 
-class ArrayRecords:
-    """The records of ArrayRecord files by number, for several threads.
-
-    array_record's own data source keeps every file open (ImageNet has 1,024, as many as a process
-    may open by default) and does not compare their numbers of records with those stated.
-    """
-
-    def __init__(self, files: Sequence[epath.Path], counts: Sequence[int]) -> None:
-        """Takes files, and the number of records that each has to have; opens none yet."""
-        self._files = files
-        self._firsts = list(itertools.accumulate(counts, initial=0))
-        # A reader that is dropped is closed once no thread uses it any more.
-        self._reader = lru_cache(most_open_files())(partial(_open_array_record, files, counts))
-
-    def __len__(self) -> int:
-        return self._firsts[-1]
-
-    def __getitem__(self, index: int, /) -> bytes:
-        shard = bisect_right(self._firsts, index) - 1
-        reader = self._reader(shard)
-        try:
-            return reader.read([index - self._firsts[shard]])[0]
-        except RuntimeError as error:
-            raise _unreadable(self._files[shard], error) from error
-
-
-def _open_array_record(
-    files: Sequence[epath.Path], counts: Sequence[int], shard: int
-) -> "ArrayRecordReader":
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    file = files[shard]
-    try:
-        # Examples are read in random order, so reading ahead is useless.
-        reader = ArrayRecordReader(
-            os.fspath(file), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15
-        )
-        if not reader.ok():
-            reader.read([0])  # raises what is wrong with it
-    except RuntimeError as error:
-        raise _unreadable(file, error) from error
-    check_count(file, reader.num_records(), counts[shard])
-    return reader
-
-
-def _unreadable(file: epath.Path, error: RuntimeError) -> InputError:
-    return InputError(f"{file} cannot be read: {str(error).splitlines()[0]}")
-
-
 def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     """Returns the splits of a data set.
 
@@ -179,43 +123,35 @@ def _formats(builder: "DatasetBuilder") -> list[str]:
     return [each for each in _FORMATS if each in available]
 
 
-def _open_records(builder: "DatasetBuilder", split: str) -> "TFRecords | ArrayRecords":
+def _open_records(builder: "DatasetBuilder", split: str) -> Records:
     """Opens the files of a split in the first format in which they are all there."""
     info = builder.info.splits[split]
     folder = epath.Path(builder.data_dir)
     there = {path.name for path in folder.iterdir()}
-    if not info.num_shards:
-        raise InputError(f"split {split} of {builder.name} has no files")
-    missing: list[epath.Path] = []
-    for format_name in _FORMATS:
-        if format_name not in _formats(builder):
-            continue
+    lacking = None
+    for format_name in _formats(builder):
         template = info.filename_template.replace(filetype_suffix=format_name)
         files = [folder / path.name for path in template.sharded_filepaths(info.num_shards)]
-        lacking = [file for file in files if file.name not in there]
-        if not lacking:
+        lacking = next((file for file in files if file.name not in there), None)
+        if lacking is None and files:
             if format_name == "tfrecord":
-                return TFRecords(files, info.shard_lengths, split)
-            return ArrayRecords(files, info.shard_lengths)
-        missing = missing or lacking
-    raise InputError(f"{builder.name} is not complete: {missing[0]} is missing")
+                return tfrecords(files, info.shard_lengths, split)
+            return array_records(files, info.shard_lengths)
+    raise InputError(f"{builder.name} is not complete: {lacking or f'split {split}'} is missing")
 
 
 def _not_prepared(name: str, root: epath.Path) -> InputError:
     import tensorflow_datasets as tfds
 
     base = name.split("/")[0].split(":")[0]
-    infos = [
-        info
-        for versions in ("*", "*/*")  # without and with a config
-        for info in (root / base).glob(f"{versions}/dataset_info.json")
-    ]
-    if infos:
+    if (root / base).is_dir():
+        infos = itertools.chain.from_iterable(
+            (root / base).glob(f"{versions}/dataset_info.json") for versions in ("*", "*/*")
+        )
         folders = sorted(info.parent.relative_to(root) for info in infos)
-        names = ", ".join(f"{folder.parent}:{folder.name}" for folder in folders)
-        return InputError(f"tfds has not prepared {name} in {root}; what is there is {names}")
-    for path in (root / base).glob(f"*/{UNFINISHED}"):
-        return InputError(f"{path.parents[1]} is not finished; the command that began it goes on")
+        there = ", ".join(f"{folder.parent}:{folder.name}" for folder in folders)
+        there = there or "not finished, and the command that began it goes on"
+        return InputError(f"tfds has not prepared {name} in {root}; what is there is {there}")
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         return unknown("data set of tfds", base, known)

@@ -1,113 +1,60 @@
-"""Reading of files and ranges of files, local or in an object store, and a cache beside them."""
+"""Reading of files, local or in an object store, and a cache beside them."""
 
+import contextlib
 import hashlib
+import json
 import os
-import resource
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from etils import epath
-from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from resnet_jax.files import is_local, write_atomically
 
-
-def most_open_files() -> int:
-    """Returns how many files a source may keep open: a quarter of the process's limit."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
+_T = TypeVar("_T")
 
 
-def object_store(path: epath.PathLike) -> AbstractFileSystem | None:
-    """Returns the store that holds a path, None where only TensorFlow has access to it.
-
-    `epath` alone sends a store more requests than are necessary, and fetches more of a file.
-    """
-    try:
-        return url_to_fs(os.fspath(path))[0]
-    except ImportError:
-        return None
-
-
-def read_file(path: epath.PathLike) -> bytes:
-    """Returns the bytes of a file.
+def read_file(path: epath.PathLike, start: int = 0, stop: int | None = None) -> bytes:
+    """Returns the bytes of a file from `start` up to `stop`; fewer where it ends before.
 
     Raises:
       OSError: The file cannot be read.
     """
-    if is_local(path):
-        with open(path, "rb") as file:
-            return file.read()
-    store = object_store(path)
-    if store is None:
-        return epath.Path(path).read_bytes()
-    content = store.cat_file(os.fspath(path))  # one request; opening the file would be another
-    assert isinstance(content, bytes)
-    return content
+    if not is_local(path):
+        with contextlib.suppress(ImportError):  # where TensorFlow alone has access to the store
+            store, name = url_to_fs(os.fspath(path))
+            content = store.cat_file(name, start, stop)  # one request; opening would be another
+            assert isinstance(content, bytes)
+            return content
+    with open(path, "rb") if is_local(path) else epath.Path(path).open("rb") as file:
+        file.seek(start)
+        return file.read(-1 if stop is None else stop - start)
 
 
-class RangedReader:
-    """Reads ranges of files, for several threads; the last local files stay open."""
+def cached(folder: epath.Path, name: str, state: Sequence[object], make: Callable[[], _T]) -> _T:
+    """Returns the value of `make`, from a cache for as long as the state of the data is the same.
 
-    def __init__(self) -> None:
-        """Opens nothing yet."""
-        self._open = lru_cache(most_open_files())(_OpenFile)
-
-    def read(self, path: epath.Path, start: int, stop: int) -> bytes:
-        """Returns bytes `start` to `stop` of a file, fewer where it ends before.
-
-        Raises:
-          OSError: The file cannot be read.
-        """
-        if is_local(path):
-            return self._open(os.fspath(path)).read(start, stop)
-        store = object_store(path)
-        if store is None:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(stop - start)
-        content = store.cat_file(os.fspath(path), start=start, end=stop)
-        assert isinstance(content, bytes)
-        return content
-
-
-class _OpenFile:
-    """A file that is closed once no thread has a reference to it, even if one is reading now."""
-
-    def __init__(self, name: str) -> None:
-        self._descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(self, start: int, stop: int) -> bytes:
-        return os.pread(self._descriptor, stop - start, start)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-
-def cache_paths(folder: epath.Path, name: str) -> tuple[epath.Path, epath.Path]:
-    """Returns where a file of this name may cache something about the data of a folder.
-
-    The first choice is in the folder, hidden, so that it is not taken for data; the second is in
-    the user's cache.
+    State and value are of JSON's types. The cache is a file `.NAME.json` in the folder, or where
+    none can be written, in the user's cache. Several processes may do this at once: a file that is
+    not whole is replaced.
     """
-    home = folder if not is_local(folder) else epath.Path(os.path.abspath(folder))
-    beside = home / f".{name}"
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    home = epath.Path(os.path.abspath(folder)) if is_local(folder) else folder
+    beside = home / f".{name}.json"
+    user = epath.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     digest = hashlib.sha256(os.fsencode(os.fspath(beside))).hexdigest()[:32]
-    suffix = os.path.splitext(name)[1]
-    return beside, epath.Path(cache) / "resnet_jax" / "kept" / f"{digest}{suffix}"
-
-
-def write_cache(content: bytes, paths: Iterable[epath.Path]) -> None:
-    """Writes to the first path that can be written, or to none.
-
-    Several processes may write the same file at once; a reader has to check that it is whole.
-    """
+    paths = beside, user / "resnet_jax" / "kept" / f"{digest}.json"
     for path in paths:
-        try:
-            write_atomically(path, content)
-        except Exception:  # object stores have errors of their own; without a cache it is slower
-            continue
-        return
+        with contextlib.suppress(Exception):  # missing or torn; object stores have their own errors
+            checksum, content = path.read_bytes().split(b"\n", 1)
+            if checksum == hashlib.sha256(content).hexdigest().encode():
+                found, value = json.loads(content)
+                if found == state:
+                    return value
+    value = make()
+    content = json.dumps([state, value]).encode()
+    for path in paths:
+        with contextlib.suppress(Exception):  # without a cache it is slower
+            write_atomically(path, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            break
+    return value

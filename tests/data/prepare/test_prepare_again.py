@@ -37,7 +37,10 @@ def test_what_was_interrupted_goes_on(tmp_path, monkeypatch):
 
     with pytest.raises(InputError) as error:
         load_source("tfds", "train", name="photos", path=tmp_path / "other")
-    assert str(error.value) == f"{place} is not finished; the command that began it goes on"
+    assert str(error.value) == (
+        f"tfds has not prepared photos in {tmp_path}/other; what is there is not finished, and the "
+        "command that began it goes on"
+    )
     with pytest.raises(tfds.core.DatasetNotFoundError):
         tfds.data_source("photos", split="train", data_dir=tmp_path / "other")
     with pytest.raises(InputError) as error:

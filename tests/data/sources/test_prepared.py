@@ -284,8 +284,7 @@ def test_files_with_another_number_of_examples_are_refused(tmp_path):
             source(tmp_path)[0]
         file = folder / f"tiny_photos-train.{file_format}-00000-of-00001"
         assert str(error.value) == (
-            f"{file} has 20 records and dataset_info.json says 9; copy or prepare the data set "
-            "again"
+            f"{file} has 20 records and dataset_info.json says 9; copy or prepare it again"
         )
         if file_format == "array_record":
             turn_into_tfrecord(folder)

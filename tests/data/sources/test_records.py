@@ -8,10 +8,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from resnet_jax import InputError
-from resnet_jax.data.sources import prepared, storage
-from resnet_jax.data.sources.prepared import ArrayRecords
-from resnet_jax.data.sources.storage import RangedReader, read_file
-from resnet_jax.data.sources.tfrecord import TFRecords
+from resnet_jax.data.sources import records, storage
+from resnet_jax.data.sources.records import array_records, tfrecords
+from resnet_jax.data.sources.storage import read_file
 from tests.data.sources.storage_server import storage_server
 from tests.data.sources.tfrecord_reference import write_tfrecord
 
@@ -40,8 +39,8 @@ def write(folder, kind):
 
 def opened(files, counts=COUNTS):
     if "tfrecord" in files[0].name:
-        return TFRecords(files, counts, "train")
-    return ArrayRecords(files, counts)
+        return tfrecords(files, counts, "train")
+    return array_records(files, counts)
 
 
 KINDS = pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
@@ -59,8 +58,7 @@ def test_records_are_those_of_the_files_one_after_the_other(tmp_path, kind):
 
 @KINDS
 def test_threads_read_with_fewer_files_open_than_there_are(tmp_path, kind, monkeypatch):
-    for module in (storage, prepared):
-        monkeypatch.setattr(module, "most_open_files", lambda: 1)
+    monkeypatch.setattr(records, "most_open_files", lambda: 1)
     source = opened(write(tmp_path, kind))
     expected = [item for items in contents() for item in items]
     wrong = []
@@ -91,7 +89,7 @@ def test_a_quarter_of_the_files_that_may_be_open_is_used(monkeypatch):
         (resource.RLIM_INFINITY, 4096),
     ]:
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert storage.most_open_files() == expected
+        assert records.most_open_files() == expected
 
 
 @KINDS
@@ -100,7 +98,7 @@ def test_another_number_of_records_is_refused(tmp_path, kind):
     with pytest.raises(InputError) as error:
         opened(files, [5, 0, 8, 1])[6]
     assert str(error.value) == (
-        f"{files[2]} has 7 records and dataset_info.json says 8; copy or prepare the data set again"
+        f"{files[2]} has 7 records and dataset_info.json says 8; copy or prepare it again"
     )
 
 
@@ -144,10 +142,10 @@ def test_a_file_that_has_gone_is_refused(tmp_path, kind):
 def test_ranges_of_an_object_store(object_store, monkeypatch):
     path = object_store / "file"
     path.write_bytes(bytes(range(100)))
-    assert RangedReader().read(path, 10, 13) == b"\n\x0b\x0c"
-    assert RangedReader().read(path, 98, 200) == b"bc"
+    assert read_file(path, 10, 13) == b"\n\x0b\x0c"
+    assert read_file(path, 98, 200) == b"bc"
     with pytest.raises(OSError, match="none"):
-        RangedReader().read(object_store / "none", 0, 1)
+        read_file(object_store / "none", 0, 1)
 
     assert read_file(path) == bytes(range(100))
 
@@ -155,7 +153,7 @@ def test_ranges_of_an_object_store(object_store, monkeypatch):
         raise ImportError
 
     monkeypatch.setattr(storage, "url_to_fs", no_store)
-    assert RangedReader().read(path, 10, 13) == b"\n\x0b\x0c"
+    assert read_file(path, 10, 13) == b"\n\x0b\x0c"
     assert read_file(path) == bytes(range(100))
 
 
@@ -164,10 +162,10 @@ def test_array_record_of_a_store_over_the_network(tmp_path, monkeypatch):
     with storage_server(tmp_path) as address:
         monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        remote = ArrayRecords([epath.Path(f"gs://bucket/{file.name}") for file in files], COUNTS)
+        remote = array_records([epath.Path(f"gs://bucket/{file.name}") for file in files], COUNTS)
         expected = [item for items in contents() for item in items]
         order = np.random.default_rng(1).permutation(13).tolist()
         assert [remote[i] for i in order] == [expected[i] for i in order]
-        gone = ArrayRecords([epath.Path("gs://bucket/gone")], [1])
+        gone = array_records([epath.Path("gs://bucket/gone")], [1])
         with pytest.raises(InputError, match="gs://bucket/gone cannot be read: "):
             gone[0]

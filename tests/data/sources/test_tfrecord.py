@@ -1,3 +1,4 @@
+import io
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,52 +9,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_jax import InputError
+from resnet_jax.data.sources import records as records_module
 from resnet_jax.data.sources import storage
-from resnet_jax.data.sources.storage import RangedReader
-from resnet_jax.data.sources.tfrecord import Damage, find_records, index_records, unframe
+from resnet_jax.data.sources.records import find_records, index_records, unframe
 from tests.data.sources.tfrecord_reference import record_bytes, write_tfrecord
 
 RECORDS = [b"", b"a", b"\x00" * 40, bytes(range(256)) * 3]
 
 
-def find(content, block=64):
-    return find_records(lambda start, stop: content[start:stop], len(content), block).tolist()
+def find(content):
+    return find_records(io.BytesIO(content))
 
 
 def test_a_published_record():
     # What tf.io.TFRecordWriter writes for b"hello".
     content = bytes.fromhex("0500000000000000eab2043e68656c6c6fbb1f1c19")
     assert record_bytes(b"hello") == content
-    assert unframe(content) == b"hello"
+    assert unframe(content, 0) == b"hello"
 
 
 @pytest.mark.parametrize("data", RECORDS)
 def test_a_record_is_as_defined(data):
-    assert unframe(record_bytes(data)) == data
+    assert unframe(record_bytes(data), 0) == data
 
 
-@given(
-    st.lists(st.integers(0, 200).map(lambda length: b"x" * length), max_size=12),
-    st.integers(12, 300),
-)
-def test_records_are_found_whatever_is_read_at_once(records, block):
+@given(st.lists(st.integers(0, 200).map(lambda length: b"x" * length), max_size=12))
+def test_records_are_found(records):
     content = b"".join(map(record_bytes, records))
-    starts = find(content, block)
+    starts = find(content)
     assert starts == [0, *itertools.accumulate(len(record) + 16 for record in records)]
     for record, (start, stop) in zip(records, itertools.pairwise(starts), strict=True):
-        assert unframe(content[start:stop]) == record
+        assert unframe(content[start:stop], start) == record
 
 
-def test_data_are_not_read():
-    content = b"".join(map(record_bytes, [b"x" * 10_000] * 5))
-    read = []
+def test_data_are_not_read(tmp_path):
+    write_tfrecord(tmp_path / "file", [b"x" * 100_000] * 5)
+    with open(tmp_path / "file", "rb", buffering=0) as raw:
+        read = []
+        readinto = raw.readinto
 
-    def noted(start, stop):
-        read.append(stop - start)
-        return content[start:stop]
+        class Noted(io.RawIOBase):
+            readable = seekable = lambda self: True
+            seek = raw.seek
 
-    assert len(find_records(noted, len(content), 32)) == 6
-    assert sum(read) <= 5 * 32
+            def readinto(self, buffer):
+                read.append(len(buffer))
+                return readinto(buffer)
+
+        assert len(find_records(io.BufferedReader(Noted(), 1 << 12))) == 6
+    assert sum(read) <= 5 << 12
 
 
 def test_no_records():
@@ -66,7 +70,7 @@ def test_every_truncation_is_found():
     for length in range(len(content)):
         if length in whole:
             continue  # a file that lacks whole records is found by their number
-        with pytest.raises(Damage, match="ends within a record"):
+        with pytest.raises(InputError, match="ends within a record"):
             find(content[:length])
 
 
@@ -75,10 +79,10 @@ def test_every_flipped_byte_is_found():
     for position, bit in itertools.product(range(len(content)), (0, 7)):
         changed = bytearray(content)
         changed[position] ^= 1 << bit
-        with pytest.raises(Damage):
-            unframe(bytes(changed))
+        with pytest.raises(InputError):
+            unframe(bytes(changed), 0)
         if position < 12:
-            with pytest.raises(Damage):
+            with pytest.raises(InputError):
                 find(bytes(changed))
 
 
@@ -95,27 +99,9 @@ def test_every_flipped_byte_is_found():
     ],
 )
 def test_what_is_wrong_is_said(content, message):
-    with pytest.raises(Damage) as error:
+    with pytest.raises(InputError) as error:
         find(content)
     assert str(error.value).startswith(message)
-
-
-def test_a_file_that_shrinks_while_it_is_read():
-    content = b"".join(map(record_bytes, [b"x" * 100] * 5))
-    with pytest.raises(Damage, match="ends within a record"):
-        find_records(lambda start, stop: content[:300][start:stop], len(content), 32)
-
-
-class Counted(RangedReader):
-    """Counts what is read."""
-
-    def __init__(self):
-        super().__init__()
-        self.reads = 0
-
-    def read(self, path, start, stop):
-        self.reads += 1
-        return super().read(path, start, stop)
 
 
 def write(folder, lengths=((3, 4), (5,), ())):
@@ -128,9 +114,16 @@ def write(folder, lengths=((3, 4), (5,), ())):
 
 
 def indexed(files, name="train"):
-    """Returns the starts as lists, and how often the files were read for it."""
-    reader = Counted()
-    return [starts.tolist() for starts in index_records(files, name, reader)], reader.reads
+    """Returns where records begin, and how many files were read for it."""
+    read = []
+
+    def counted(file):
+        read.append(file)
+        return find_records(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records_module, "find_records", counted)
+        return index_records(files, name), len(read)
 
 
 EXPECTED = [[0, 19, 39], [0, 21], [0]]
@@ -144,8 +137,8 @@ def cache(tmp_path, monkeypatch):
 
 def test_records_are_found_once(tmp_path):
     files = write(tmp_path / "data")
-    assert indexed(files) == (EXPECTED, 2)
-    assert (tmp_path / "data" / ".index-train.bin").exists()
+    assert indexed(files) == (EXPECTED, 3)
+    assert (tmp_path / "data" / ".index-train.json").exists()
     assert indexed(files) == (EXPECTED, 0)
     assert indexed(files[:1], "test") == (EXPECTED[:1], 1)
 
@@ -172,14 +165,14 @@ def test_records_are_found_anew_after_a_change(tmp_path, change):
 def test_a_torn_or_changed_index_is_not_trusted(tmp_path):
     files = write(tmp_path / "data")
     indexed(files)
-    path = tmp_path / "data" / ".index-train.bin"
+    path = tmp_path / "data" / ".index-train.json"
     whole = path.read_bytes()
     for position in range(0, len(whole), 7):
         changed = bytearray(whole)
         changed[position] ^= 4
         for content in (bytes(changed), whole[:position]):
             path.write_bytes(content)
-            assert indexed(files) == (EXPECTED, 2)
+            assert indexed(files) == (EXPECTED, 3)
             assert path.read_bytes() == whole
 
 
@@ -195,20 +188,20 @@ def test_an_index_that_cannot_be_beside_the_files_is_in_the_users_cache(
         write_atomically(path, content)
 
     monkeypatch.setattr(storage, "write_atomically", read_only)
-    assert indexed(files) == (EXPECTED, 2)
+    assert indexed(files) == (EXPECTED, 3)
     assert len(list(cache.iterdir())) == 1
     assert indexed(files) == (EXPECTED, 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "data" / "cache"))
-    assert indexed(files) == (EXPECTED, 2), "an index that is kept nowhere is only slower"
+    assert indexed(files) == (EXPECTED, 3), "an index that is kept nowhere is only slower"
 
 
 def test_an_object_store(object_store):
     files = write(object_store)
-    assert indexed(files) == (EXPECTED, 2)
-    assert (object_store / ".index-train.bin").exists()
+    assert indexed(files) == (EXPECTED, 3)
+    assert (object_store / ".index-train.json").exists()
     assert indexed(files) == (EXPECTED, 0)
     files[1].write_bytes(record_bytes(b"longer"))
-    assert indexed(files) == ([[0, 19, 39], [0, 22], [0]], 2)
+    assert indexed(files) == ([[0, 19, 39], [0, 22], [0]], 3)
 
 
 def test_a_store_that_cannot_be_written_to(object_store, cache, monkeypatch):
@@ -224,7 +217,7 @@ def test_a_store_that_cannot_be_written_to(object_store, cache, monkeypatch):
         write_atomically(path, content)
 
     monkeypatch.setattr(storage, "write_atomically", read_only)
-    assert indexed(files) == (EXPECTED, 2)
+    assert indexed(files) == (EXPECTED, 3)
     assert indexed(files) == (EXPECTED, 0)
     assert len(list(cache.iterdir())) == 1
 
@@ -252,14 +245,14 @@ def test_damage_is_refused(tmp_path, content, message):
     with pytest.raises(InputError) as error:
         indexed(files)
     assert str(error.value).startswith(message.format(files[1]))
-    assert not (tmp_path / "data" / ".index-train.bin").exists()
+    assert not (tmp_path / "data" / ".index-train.json").exists()
 
 
 def test_threads_that_start_together_agree(tmp_path):
     files = write(tmp_path / "data")
 
     def index(_):
-        (tmp_path / "data" / ".index-train.bin").unlink(missing_ok=True)
+        (tmp_path / "data" / ".index-train.json").unlink(missing_ok=True)
         return indexed(files)[0]
 
     with ThreadPoolExecutor(8) as pool:
