@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+from collections.abc import Sequence
 
 import jax
 from etils import epath
@@ -12,7 +13,6 @@ from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints, Layout, Workdir
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
-from resnet_jax.training.divergence import Divergence
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.logging import Logger
 from resnet_jax.training.profile import Profile
@@ -22,6 +22,23 @@ from resnet_jax.training.state import TrainState, Window, pack
 # Steps that may be dispatched before the oldest of them is done. Enough to hide the host's work;
 # more would only hold memory, and starves virtual devices, which share one pool of threads.
 _STEPS_AHEAD = 2
+
+
+class DivergedError(RuntimeError):
+    """A number of the training is infinite or NaN.
+
+    Attributes:
+      step: The first step with such a number, counted from 1.
+      keys: The examples of its batch.
+    """
+
+    exit_status = 1
+    on_all_processes = True
+
+    def __init__(self, message: str, step: int, keys: Sequence[str]) -> None:
+        super().__init__(message)
+        self.step = step
+        self.keys = keys
 
 
 def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = False) -> TrainState:
@@ -106,7 +123,6 @@ class _Loop:
         self._checkpoints = checkpoints
         self._logger = logger
         self._interruption = interruption
-        self._divergence = Divergence(run, checkpoints)
 
     def run(self, state: TrainState) -> TrainState:
         config, run = self._config, self._run
@@ -125,7 +141,6 @@ class _Loop:
                     profile.before(step + 1)
                     state, metrics = take_step(state, batch)
                     step += 1
-                    self._divergence.note(metrics["finite"])
                     ahead.append(metrics["loss"])
                     if len(ahead) > _STEPS_AHEAD:
                         ahead.popleft().block_until_ready()
@@ -137,7 +152,7 @@ class _Loop:
                         values, state = self._close_window(step, state, metrics["learning_rate"])
                         self._logger.train(step, values)
                     if last or step % config.eval_every == 0:
-                        self._divergence.check(step, state)
+                        self._check_finite(state)
                         with self._logger.pause("evaluating"):
                             errors = evaluate(state.variables)
                             state = self._note_errors(step, state, errors)
@@ -168,11 +183,28 @@ class _Loop:
         elif start:
             self._logger.note(f"going on from step {start}")
 
+    def _check_finite(self, state: TrainState) -> None:
+        """Waits for the device, and raises `DivergedError` where a number is infinite or NaN."""
+        step = int(jax.device_get(state.window.bad_step))
+        if not step:
+            return
+        self._checkpoints.wait()
+        saved = self._checkpoints.steps()
+        keys = self._run.example_keys(step - 1)
+        raise DivergedError(
+            f"training has diverged: since step {step} loss, gradients, parameters or statistics "
+            "are infinite or NaN, and no such state was saved; "
+            f"{f'the newest checkpoint is of step {saved[-1]}' if saved else 'none was saved'}; "
+            f"the batch of step {step} had the examples {', '.join(keys)}",
+            step,
+            keys,
+        )
+
     def _close_window(
         self, step: int, state: TrainState, learning_rate: jax.Array
     ) -> tuple[dict[str, float], TrainState]:
         """Returns the means over the steps since the last log, and the state with a new window."""
-        self._divergence.check(step, state)
+        self._check_finite(state)
         window, learning_rate = jax.device_get((state.window, learning_rate))
         values = {
             "loss": float(window.loss) / int(window.steps),
@@ -195,7 +227,7 @@ class _Loop:
     def _save(self, step: int, state: TrainState, errors: dict[str, float] | None) -> None:
         run = self._run
         with self._logger.pause("saving"):
-            self._divergence.check(step, state)
+            self._check_finite(state)
             self._logger.sync()
             run.bad_records.sync()
             self._checkpoints.wait()

@@ -24,28 +24,34 @@ class Window(struct.PyTreeNode):
       steps: Number of steps.
       loss: Sum of the steps' losses.
       top1_error: Sum of the shares of wrong predictions.
-      finite: Whether all numbers of these steps were finite, see `all_finite`.
+      bad_step: The first of these steps, counted from 1, with a number that is infinite or NaN;
+        0 if there is none.
     """
 
     steps: Int[Array, ""]
     loss: Float[Array, ""]
     top1_error: Float[Array, ""]
-    finite: Bool[Array, ""]
+    bad_step: Int[Array, ""]
 
     @classmethod
     def empty(cls) -> Self:
         """Returns the window of no step."""
-        return cls(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), jnp.ones((), bool))
+        none = jnp.zeros((), jnp.int32)
+        return cls(none, jnp.zeros(()), jnp.zeros(()), none)
 
     def add(
-        self, loss: Float[Array, ""], top1_error: Float[Array, ""], finite: Bool[Array, ""]
+        self,
+        step: Int[Array, ""],
+        loss: Float[Array, ""],
+        top1_error: Float[Array, ""],
+        finite: Bool[Array, ""],
     ) -> Self:
-        """Returns the window with one step more."""
+        """Returns the window with one step more, `step` counted from 1."""
         return self.replace(
             steps=self.steps + 1,
             loss=self.loss + loss,
             top1_error=self.top1_error + top1_error,
-            finite=self.finite & finite,
+            bad_step=jnp.where((self.bad_step > 0) | finite, self.bad_step, step),
         )
 
 

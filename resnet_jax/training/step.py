@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.parallel import AXIS
@@ -19,7 +19,7 @@ from resnet_jax.training.transfer import frozen_statistics, keep_statistics, sto
 AUXILIARY_WEIGHT = 0.3
 """Of the loss of each auxiliary head (Szegedy et al., arXiv 1409.4842, section 5)."""
 
-StepMetrics = dict[str, Float[Array, ""] | Bool[Array, ""]]
+StepMetrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, StepMetrics]]
 
 
@@ -38,9 +38,8 @@ def make_train_step(
 
     It has to be mapped over the axis `parallel.AXIS`. One reduction over the replicas carries
     gradients, batch statistics and metrics together; the new state and the metrics (`loss`, in
-    nats; `top1_error`, a share; `learning_rate`; `finite`, whether loss, gradients, parameters and
-    statistics are finite) are the same on all of them. The loss is what is minimised: where a
-    network sows `auxiliary_logits`, their cross-entropies take part in it.
+    nats; `top1_error`, a share; `learning_rate`) are the same on all of them. The loss is what is
+    minimised: where a network sows `auxiliary_logits`, their cross-entropies take part in it.
 
     Args:
       model: The network.
@@ -98,14 +97,9 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
             plateau=state.plateau,
-            window=state.window.add(loss, top1_error, finite),
+            window=state.window.add(state.step + 1, loss, top1_error, finite),
         )
-        metrics = {
-            "loss": loss,
-            "top1_error": top1_error,
-            "learning_rate": learning_rate,
-            "finite": finite,
-        }
+        metrics = {"loss": loss, "top1_error": top1_error, "learning_rate": learning_rate}
         return new_state, metrics
 
     return step
