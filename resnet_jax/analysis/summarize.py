@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.extend import core
 
 from resnet_jax.errors import InputError
+from resnet_jax.models import variable_shapes
 
 Kind = Literal["conv", "dense", "max_pool", "avg_pool", "matmul", "scale"]
 Pair = tuple[int, int]
@@ -121,9 +122,8 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
         raise InputError(
             f"the image's shape is {image_shape}; it must be a height, a width and channels"
         )
+    variables = variable_shapes(model, image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    init = functools.partial(model.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), images)
     jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, images).jaxpr
     sizes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size

@@ -4,8 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypedDict, cast
 
-import jax
-import jax.numpy as jnp
 from etils import epath
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
@@ -17,6 +15,7 @@ from resnet_jax.checkpoints import Checkpoints, Layout, read_config
 from resnet_jax.data import ImageSet, Source, Statistics, statistics_template
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation.protocol import Preparation
+from resnet_jax.models import variable_shapes
 
 Which = int | Literal["newest", "best"]
 Variables = dict[str, PyTree[Float[Array, "..."]]]
@@ -84,9 +83,7 @@ def restore(workdir: epath.PathLike, which: Which = "newest") -> Network:
         model = configs.build_model(config, len(class_names))
         mean, color = config.data.mean, config.data.color
         statistics = statistics_template((height, width, channels), mean=mean, color=color)
-        images = jnp.zeros((1, height, width, channels))
-        shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-        variables = {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+        variables = variable_shapes(model, (height, width, channels))
         templates = {"variables": variables, "measured": statistics.arrays()}
         checkpoint = checkpoints.restore(found.step, templates)
     assert checkpoint is not None, "a step that is missing is refused"

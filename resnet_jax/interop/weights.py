@@ -25,6 +25,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.interop.families import key_maps, usual_side
 from resnet_jax.interop.families.key_map import Key, Shape, Shapes, split
 from resnet_jax.interop.preprocessing import Preprocessing, usual
+from resnet_jax.models import variable_shapes
 
 MEAN_IMAGE = "preprocessing/mean_image"
 """Name of a preprocessing's mean image among the arrays of a file."""
@@ -107,15 +108,13 @@ def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
 def network_shapes(network: nn.Module, channels: int) -> Shapes:
     """Returns the shape of each array of a network for images of so many channels, by our name."""
     side = usual_side(type(network))
-    images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    init = functools.partial(network.init, train=False)
     try:
-        variables = jax.eval_shape(init, jax.random.key(0), images)
+        variables = variable_shapes(network, (side, side, channels))
     except Exception as error:  # the fields can be a stranger's, and flax raises many kinds
         reason = str(error).strip().splitlines() or [repr(error)]
         raise InputError(f"its network cannot be made: {reason[0]}") from error
     # The parameters first, so that a message about differences begins with them.
-    tree = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+    tree = {name: variables[name] for name in ("params", "batch_stats")}
     flat = cast(dict[str, jax.ShapeDtypeStruct], traverse_util.flatten_dict(tree, sep="/"))
     return {name: leaf.shape for name, leaf in flat.items()}
 

@@ -14,6 +14,7 @@ from resnet_jax.models.registry import (
     list_models,
     model_options,
     option_types,
+    variable_shapes,
 )
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.vgg import VGG
@@ -37,4 +38,5 @@ __all__ = [
     "list_models",
     "model_options",
     "option_types",
+    "variable_shapes",
 ]

@@ -1,8 +1,11 @@
 """The networks by name, and the outputs of their submodules by name."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Array, Float, PyTree
@@ -78,6 +81,18 @@ def create_model(name: str, **options: Any) -> nn.Module:
       InputError: The name or an option is unknown, or an option has a wrong value.
     """
     return _variant(name).build(name, **options)
+
+
+def variable_shapes(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> dict[str, PyTree[jax.ShapeDtypeStruct]]:
+    """Returns the shapes of a network's `params` and `batch_stats`, which may be empty.
+
+    Nothing is computed. The image has a height, a width and channels.
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    init = functools.partial(model.init, train=False)
+    return {"batch_stats": {}, **jax.eval_shape(init, jax.random.key(0), images)}
 
 
 def features(

@@ -1,6 +1,7 @@
 """The parts of a run, made of its config and checked before anything is written."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -93,8 +94,7 @@ class Run:
         )
         same_classes(run.eval_images, train_images.class_names)
         run._check_forward_pass()
-        params = jax.eval_shape(run.init_state).params
-        known_modules(config.init.freeze, params, "init.freeze")
+        known_modules(config.init.freeze, run.state_shapes.params, "init.freeze")
         return run
 
     def init_state(self) -> TrainState:
@@ -102,6 +102,11 @@ class Run:
         return init_state(
             self.model, self.optimizer, self.train_images.image_shape, self.config.seed
         )
+
+    @functools.cached_property
+    def state_shapes(self) -> TrainState:
+        """The shapes and types of `init_state`."""
+        return jax.eval_shape(self.init_state)
 
     def begin(self) -> tuple[TrainState, Statistics]:
         """Returns the state before the first step, with the variables of `init.source` if given.
@@ -141,11 +146,11 @@ class Run:
                 f"checkpoint {saved.step} has parameters or statistics that are infinite or NaN; "
                 "remove it to go on from the one before"
             )
-        return unpack(saved.items, jax.eval_shape(self.init_state))
+        return unpack(saved.items, self.state_shapes)
 
     def checkpoint_template(self) -> dict[str, PyTree]:
         """Returns the shapes and types of the parts of a checkpoint."""
-        return pack(jax.eval_shape(self.init_state), self.statistics_template())
+        return pack(self.state_shapes, self.statistics_template())
 
     def description(self) -> Description:
         """Returns the metadata of a checkpoint."""
@@ -241,9 +246,8 @@ class Run:
 
     def _check_forward_pass(self) -> None:
         """Traces the network on a batch's shapes, so that one that does not fit is refused now."""
-        images = jnp.zeros((1, *self.train_images.image_shape))
-        variables = jax.eval_shape(lambda: self.model.init(jax.random.key(0), images, train=False))
-        batch = jax.ShapeDtypeStruct((self.config.batch_size, *images.shape[1:]), jnp.float32)
+        shape = (self.config.batch_size, *self.train_images.image_shape)
+        batch = self.replicas.shard_shapes(jax.ShapeDtypeStruct(shape, jnp.float32))
 
         def forward(variables: PyTree, batch: PyTree) -> PyTree:
             return self.model.apply(
@@ -254,4 +258,4 @@ class Run:
                 rngs={"dropout": jax.random.key(0)},
             )
 
-        jax.eval_shape(self.replicas.map(forward), variables, self.replicas.shard_shapes(batch))
+        jax.eval_shape(self.replicas.map(forward), self.state_shapes.variables, batch)
