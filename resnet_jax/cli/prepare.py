@@ -14,7 +14,8 @@ from etils import epath
 
 from resnet_jax.cli.frame import Parser
 from resnet_jax.data.load import load_splits
-from resnet_jax.data.prepare import Settings, prepare, read_manifest, verify
+from resnet_jax.data.manifest import Settings, read_manifest, verify
+from resnet_jax.data.prepare import prepare
 from resnet_jax.errors import InputError, unknown
 
 RESUME = "; the same command goes on"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from resnet_jax.data import augmentation, load_images, load_source, train_batches
-from resnet_jax.data.prepare import Settings, prepare
+from resnet_jax.data.manifest import Settings
+from resnet_jax.data.prepare import prepare
 from tests.data.pictures import write_folder
 from tests.data.sources.tfrecord_reference import turn_into_tfrecord
 

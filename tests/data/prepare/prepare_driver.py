@@ -14,7 +14,8 @@ import tensorflow_datasets.core  # noqa: F401  (loaded once, before the forks)
 from tensorflow_datasets.core import example_serializer, features, read_only_builder  # noqa: F401
 
 from resnet_jax import InputError
-from resnet_jax.data.prepare import Settings, prepare, verify
+from resnet_jax.data.manifest import Settings, verify
+from resnet_jax.data.prepare import prepare
 from tests.data.prepare.preparing import Pictures
 
 SETTINGS = Settings(shorter_side=12, examples_per_shard=3)

@@ -5,7 +5,8 @@ import pathlib
 import pytest
 
 from resnet_jax.data import folder_splits
-from resnet_jax.data.prepare import Settings, prepare
+from resnet_jax.data.manifest import Settings
+from resnet_jax.data.prepare import prepare
 from resnet_jax.data.sources import Example
 from tests.data.pictures import encode, photo, write_folder
 

@@ -6,7 +6,8 @@ import tensorflow_datasets as tfds
 
 from resnet_jax import InputError
 from resnet_jax.data import load_source
-from resnet_jax.data.prepare import Settings, prepare, verify
+from resnet_jax.data.manifest import Settings, verify
+from resnet_jax.data.prepare import prepare
 from tests.data.prepare.preparing import (
     SETTINGS,
     Pictures,

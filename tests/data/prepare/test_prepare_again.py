@@ -5,9 +5,9 @@ import tensorflow_datasets as tfds
 
 from resnet_jax import InputError
 from resnet_jax.data import load_source
-from resnet_jax.data.prepare import Settings, prepare, verify
-from resnet_jax.data.prepare import plan as plan_module
-from resnet_jax.data.prepare import write as write_module
+from resnet_jax.data import prepare as prepare_module
+from resnet_jax.data.manifest import Settings, verify
+from resnet_jax.data.prepare import prepare
 from tests.data.prepare.preparing import (
     SETTINGS,
     Pictures,
@@ -21,7 +21,7 @@ from tests.data.prepare.preparing import (
 def test_a_second_time_nothing_is_done(folder, tmp_path, monkeypatch):
     place = prepare(opened(folder), tmp_path, "photos", settings=SETTINGS)
     before = {path: path.stat().st_mtime_ns for path in pathlib.Path(place).iterdir()}
-    monkeypatch.setattr(write_module, "_write_shards", None)
+    monkeypatch.setattr(prepare_module, "_write_shards", None)
     assert prepare(opened(folder), tmp_path, "photos", settings=SETTINGS) == place
     assert {path: path.stat().st_mtime_ns for path in pathlib.Path(place).iterdir()} == before
 
@@ -45,7 +45,10 @@ def test_what_was_interrupted_goes_on(tmp_path, monkeypatch):
         tfds.data_source("photos", split="train", data_dir=tmp_path / "other")
     with pytest.raises(InputError) as error:
         verify(tmp_path / "other", "photos")
-    assert str(error.value) == f"{place} is not finished; the command that began it goes on"
+    assert str(error.value) == (
+        f"{place} has no manifest.json of a finished data set; prepare it, or delete the folder "
+        "and prepare it again"
+    )
 
     prepare(sources, tmp_path / "other", "photos", settings=SETTINGS)
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
@@ -107,7 +110,7 @@ def test_another_encoder_matters_only_to_what_is_not_finished(tmp_path, monkeypa
     sources = {"train": Pictures(18)}
     place = prepare(sources, tmp_path / "one", "photos", settings=SETTINGS)
     interrupted(sources, tmp_path / "other", 13, settings=SETTINGS, workers=1)
-    monkeypatch.setattr(plan_module.Image, "__version__", "99.0")
+    monkeypatch.setattr(prepare_module.Image, "__version__", "99.0")
     assert prepare(sources, tmp_path / "one", "photos", settings=SETTINGS) == place
     with pytest.raises(InputError, match=r"was begun with encoder 'Pillow .* and not 'Pillow 99"):
         prepare(sources, tmp_path / "other", "photos", settings=SETTINGS)

@@ -3,7 +3,8 @@ import pathlib
 import pytest
 
 from resnet_jax import InputError
-from resnet_jax.data.prepare import prepare, verify
+from resnet_jax.data.manifest import verify
+from resnet_jax.data.prepare import prepare
 from tests.data.prepare.preparing import SETTINGS, folder, opened  # noqa: F401
 
 
@@ -28,18 +29,18 @@ def test_every_changed_file_is_found(folder, tmp_path):
 
 
 def test_what_cannot_be_verified_is_said(folder, tmp_path):
+    def refused():
+        with pytest.raises(InputError) as error:
+            verify(tmp_path, "photos")
+        assert str(error.value) == (
+            f"{tmp_path}/photos/1.0.0 has no manifest.json of a finished data set; prepare it, or "
+            "delete the folder and prepare it again"
+        )
+
     with pytest.raises(InputError) as error:
         verify(tmp_path, "photos")
     assert str(error.value) == f"there is no prepared data set {tmp_path}/photos/1.0.0"
     place = prepare(opened(folder), tmp_path, "photos", settings=SETTINGS)
-    (place / "manifest.json").write_text('{"format": 9}')
-    with pytest.raises(InputError) as error:
-        verify(tmp_path, "photos")
-    assert str(error.value) == f"another version of resnet_jax prepared {place}"
-    (place / "manifest.json").write_text("{")
-    with pytest.raises(InputError) as error:
-        verify(tmp_path, "photos")
-    assert str(error.value) == (
-        f"{place} has no manifest.json that can be read, so that there is nothing to compare it "
-        "with"
-    )
+    for content in ('{"format": 9}', "{", "[]"):
+        (place / "manifest.json").write_text(content)
+        refused()

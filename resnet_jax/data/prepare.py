@@ -1,30 +1,45 @@
-"""Prepares a data set: decodes, shrinks and writes the examples of a source, shard by shard.
+"""Prepared data sets: the images of any source in a few large files, on request made smaller.
 
 A shard is written under another name, made durable, and renamed; under its final name it is
 finished. A preparation that was killed goes on with the shards that are missing, to the same bytes.
+`python -m resnet_jax prepare` does it from the command line.
 """
 
 import contextlib
+import dataclasses
 import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 from etils import epath
+from PIL import Image, features
 from tqdm import tqdm
 
-from resnet_jax.data.prepare.plan import Plan, Settings, Shard, make_plan
-from resnet_jax.data.prepare.shrink import shrink
-from resnet_jax.data.prepare.verify import BAD, LAST, UNFINISHED, features, finish, read_manifest
+from resnet_jax.data.manifest import (
+    BAD,
+    LAST,
+    Plan,
+    Settings,
+    Shard,
+    finish,
+    image_features,
+    read_manifest,
+)
+from resnet_jax.data.shrink import shrink
 from resnet_jax.data.sources import Source
 from resnet_jax.data.workers import worker_count
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, exit_moved
 from resnet_jax.files import is_local, make_durable, try_lock, write_atomically
+
+_PLAN = ".progress/plan.json"
+"""In the folder of a data set until that is finished."""
 
 _AHEAD = 32
 """Images a thread that are encoded and not yet written."""
@@ -49,7 +64,7 @@ def prepare(
     skip_bad: float = 0.0,
     workers: int | None = None,
 ) -> epath.Path:
-    """Writes a data set of tensorflow_datasets, `out/name/version`.
+    """Writes a data set of tensorflow_datasets, and returns its folder, `out/name/version`.
 
     It has the examples in the order of their source, and each one's key as `file_name`. The bytes
     of all files are the same for any number of workers, interrupted or not. Nothing finds the data
@@ -57,16 +72,13 @@ def prepare(
 
     Args:
       sources: The splits by name.
-      out: Where data sets of tensorflow_datasets are, or will be; a local folder.
+      out: A local folder for data sets of tensorflow_datasets.
       name: Name of the data set, as `my_photos`.
       version: Its version.
       settings: How images are stored.
       skip_bad: Share of the images, from 0 to below 1, that may be left out because they cannot be
         decoded; `bad.jsonl` lists them.
       workers: Number of threads that decode and encode; by default as many as there are cores.
-
-    Returns:
-      The folder of the data set.
 
     Raises:
       InputError: A source, an image or the folder cannot be used; the message says why.
@@ -75,28 +87,13 @@ def prepare(
     if not 0 <= skip_bad < 1:
         raise InputError(f"the share that may be left out is from 0 to below 1, not {skip_bad}")
     workers = worker_count(workers)
-    plan = make_plan(sources, name, version, settings or Settings())
+    plan = _make_plan(sources, name, version, settings or Settings())
     folder = epath.Path(out).expanduser() / name / version
     if not is_local(folder):
         raise InputError(
             f"{folder} is in an object store, and ArrayRecord files are read from disks only; "
             "give a local folder"
         )
-    with _only_writer(folder):
-        if (folder / LAST).exists():
-            # Nothing is left to encode, so the encoder does not matter.
-            there = {**read_manifest(folder)["plan"], "encoder": plan.encoder}
-            plan.refuse_other(folder, "prepared", there)
-        else:
-            _begin(folder, plan)
-            finish(folder, plan, _write_shards(folder, plan, sources, skip_bad, workers))
-        shutil.rmtree((folder / UNFINISHED).parent, ignore_errors=True)
-    return folder
-
-
-@contextlib.contextmanager
-def _only_writer(folder: epath.Path) -> Iterator[None]:
-    """Makes a folder and keeps other processes from preparing it at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,14 +102,51 @@ def _only_writer(folder: epath.Path) -> Iterator[None]:
     try:
         if not try_lock(descriptor):
             raise InputError(f"another process is preparing {folder}")
-        yield
+        if (folder / LAST).exists():
+            # Nothing is left to encode, so the encoder does not matter.
+            there = {**read_manifest(folder)["plan"], "encoder": plan.encoder}
+            plan.refuse_other(folder, "prepared", there)
+        else:
+            _begin(folder, plan)
+            shards = _write_shards(folder, plan, sources, skip_bad, workers)
+            finish(folder, plan, shards)
+        shutil.rmtree((folder / _PLAN).parent, ignore_errors=True)
     finally:
         os.close(descriptor)
+    return folder
+
+
+def _make_plan(sources: Mapping[str, Source], name: str, version: str, settings: Settings) -> Plan:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(f"{name!r} cannot name a data set of tfds; write it as my_photos_2")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise InputError(f"{version!r} is not a version of a data set; write it as 1.0.0")
+    if not sources:
+        raise InputError("there is no split to prepare")
+    for split, source in sources.items():
+        if not re.fullmatch(r"\w+", split):
+            raise InputError(f"{split!r} cannot name a split of tfds, which has letters, digits, _")
+        if len(source) == 0:
+            raise InputError(f"split {split} has no examples")
+    class_names, *others = (source.class_names for source in sources.values())
+    if any(other != class_names for other in others):
+        raise InputError("splits with different classes cannot be one data set")
+    for each in class_names:
+        if not each or not each.isprintable():
+            raise InputError(f"{each!r} cannot name a class of a data set of tfds")
+    return Plan(
+        name=name,
+        version=version,
+        settings=settings,
+        class_names=list(class_names),
+        counts={split: len(source) for split, source in sources.items()},
+        encoder=f"Pillow {Image.__version__}, libjpeg {features.version('jpg')}",
+    )
 
 
 def _begin(folder: epath.Path, plan: Plan) -> None:
     """Writes the plan to the folder, or compares it with the one that is there."""
-    path = folder / UNFINISHED
+    path = folder / _PLAN
     if path.exists():
         plan.refuse_other(folder, "begun", json.loads(path.read_bytes()))
         return
@@ -121,18 +155,14 @@ def _begin(folder: epath.Path, plan: Plan) -> None:
         raise InputError(
             f"{folder} has something else in it ({others[0]}); take another place or version"
         )
-    write_atomically(path, plan.to_json().encode())
+    write_atomically(path, json.dumps(dataclasses.asdict(plan)).encode())
 
 
 def _write_shards(
     folder: epath.Path, plan: Plan, sources: Mapping[str, Source], skip_bad: float, workers: int
-) -> dict[str, int]:
-    """Writes the shards that are missing; returns the number of examples of each, in order.
-
-    Raises:
-      InputError: Too many images cannot be decoded.
-    """
-    from array_record.python.array_record_module import ArrayRecordReader
+) -> dict[str, dict[str, int]]:
+    """Writes the shards that are missing; returns the number of examples of each, by split."""
+    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
     path, total = folder / BAD, sum(plan.counts.values())
     listed = list(map(json.loads, path.read_text().splitlines())) if path.exists() else []
@@ -153,18 +183,18 @@ def _write_shards(
             path.unlink(missing_ok=True)
 
     def check_bad() -> None:
-        count = sum(map(len, bad.values()))
-        if count <= skip_bad * total:
+        every = list(itertools.chain(*bad.values()))
+        if len(every) <= skip_bad * total:
             return
         if not skip_bad:
-            first = next(itertools.chain(*bad.values()))
             raise InputError(
-                f"image {first['key']} of {first['split']} cannot be prepared: {first['error']}; "
-                "--skip_bad=0.001 leaves out up to one in a thousand, and lists them"
+                f"image {every[0]['key']} of {every[0]['split']} cannot be prepared: "
+                f"{every[0]['error']}; --skip_bad=0.001 leaves out up to one in a thousand, and "
+                "lists them"
             )
         write_bad()
         raise InputError(
-            f"{count} of {total} images cannot be prepared, which is more than the share of "
+            f"{len(every)} of {total} images cannot be prepared, which is more than the share of "
             f"{skip_bad} that may be left out; {path} lists them"
         )
 
@@ -184,24 +214,29 @@ def _write_shards(
         encode = _encoder(plan, sources)
         batches = iter(lambda: list(itertools.islice(tasks, _AHEAD * workers)), [])
         encoded = (record for batch in batches for record in pool.map(encode, batch))
-
-        def records(shard: Shard) -> Iterator[bytes]:
-            for record in itertools.islice(encoded, len(shard.indices)):
-                bar.update()
-                if isinstance(record, bytes):
-                    yield record
-                else:
-                    bad[shard.file].append(record)
-                    check_bad()
-
         for shard in todo:
-            partial = (folder / UNFINISHED).with_name(shard.file)
-            _write_file(partial, records(shard))
+            partial = (folder / _PLAN).with_name(shard.file)
+            # Images are compressed already.
+            writer = ArrayRecordWriter(os.fspath(partial), "group_size:1,uncompressed")
+            try:
+                with contextlib.closing(writer):
+                    for record in itertools.islice(encoded, len(shard.indices)):
+                        bar.update()
+                        if isinstance(record, bytes):
+                            writer.write(record)
+                        else:
+                            bad[shard.file].append(record)
+                            check_bad()
+            except RuntimeError as error:  # of the writer, as on a full disk
+                raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+            make_durable(partial)
             write_bad()
             os.replace(partial, folder / shard.file)
             make_durable(folder)
-    write_bad()
-    return {shard.file: len(shard.indices) - len(bad[shard.file]) for shard in plan.shards()}
+    counts: dict[str, dict[str, int]] = {split: {} for split in plan.counts}
+    for shard in plan.shards():
+        counts[shard.split][shard.file] = len(shard.indices) - len(bad[shard.file])
+    return counts
 
 
 def _encoder(
@@ -210,8 +245,7 @@ def _encoder(
     """Returns the function from a shard and an index of its split to the record of an example."""
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    serializer = ExampleSerializer(features(plan.class_names).get_serialized_info())
-    shorter_side, quality = plan.settings.shorter_side, plan.settings.quality
+    serializer = ExampleSerializer(image_features(plan.class_names).get_serialized_info())
 
     def encode(task: tuple[Shard, int]) -> bytes | _Bad:
         shard, index = task
@@ -219,7 +253,7 @@ def _encoder(
         try:
             example = sources[shard.split][index]
             key = example.key
-            image = shrink(example, shorter_side, quality)
+            image = shrink(example, plan.settings.shorter_side, plan.settings.quality)
         except InputError as error:
             return {"shard": shard.file, "split": shard.split, "key": key, "error": str(error)}
         name = key.encode(errors="backslashreplace")
@@ -229,21 +263,5 @@ def _encoder(
     return encode
 
 
-def _write_file(path: epath.Path, records: Iterable[bytes]) -> None:
-    """Writes a durable file of records."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    def to_disk(call: Callable[..., object], *arguments: bytes) -> None:
-        try:
-            call(*arguments)
-        except RuntimeError as error:  # as on a full disk
-            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
-
-    # Images are compressed already.
-    writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
-    try:
-        for record in records:
-            to_disk(writer.write, record)
-    finally:
-        to_disk(writer.close)
-    make_durable(path)
+if __name__ == "__main__":
+    exit_moved("prepare")

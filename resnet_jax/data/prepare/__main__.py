@@ -1,6 +1,0 @@
-"""The former name of `python -m resnet_jax prepare`."""
-
-from resnet_jax.errors import exit_moved
-
-if __name__ == "__main__":
-    exit_moved("prepare")
