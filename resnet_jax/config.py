@@ -32,7 +32,7 @@ _AT_LEAST_ONE = (
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(_AT_LEAST_ONE, (1, math.inf)),
     **dict.fromkeys(("seed", "keep_best"), (0, math.inf)),
-    "label_smoothing": (0, 1),
+    **dict.fromkeys(("label_smoothing", "optimizer.momentum", "optimizer.weight_decay"), (0, 1)),
 }
 """The least value of a key, and the one that it has to be less than; `None` is always allowed."""
 
@@ -167,12 +167,12 @@ def check(config: ConfigDict) -> None:
         value = operator.attrgetter(key)(config)
         if value is not None and not least <= value < below:
             wanted = f"at least {least}" if below == math.inf else f"in [{least}, {below})"
-            raise InputError(f"{key} is {value}; it has to be {wanted}")
+            raise InputError(f"{key} is {value}; it must be {wanted}")
     match config.profile:
         case None | (int(), int()):
             pass
         case wrong:
-            raise InputError(f"profile is {wrong}; it has to be two steps, such as (100, 110)")
+            raise InputError(f"profile is {wrong}; it must be two steps, such as (100, 110)")
     if config.dtype not in DTYPES:
         raise unknown("dtype", config.dtype, DTYPES)
     if config.data.in_memory and build_augmentation(config).crop is not None:
@@ -274,4 +274,4 @@ def _fill(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:
             config[key] = value
         except TypeError as error:
             wanted = config.get_type(key).__name__
-            raise InputError(f"{name} is {value!r}; it has to be of type {wanted}") from error
+            raise InputError(f"{name} is {value!r}; it must be of type {wanted}") from error

@@ -20,7 +20,7 @@ def test_a_config_survives_json():
         ({"bach_size": 3}, "there is no key of the config 'bach_size'; did you mean batch_size"),
         ({"model": {"nmae": "a"}}, "there is no key of the config 'model.nmae'; .*model.name"),
         ({"model": 3}, "model is 3; it has keys of its own"),
-        ({"batch_size": "many"}, "batch_size is 'many'; it has to be of type int"),
+        ({"batch_size": "many"}, "batch_size is 'many'; it must be of type int"),
     ],
 )
 def test_unknown_keys_and_wrong_types_are_refused(values, message):
@@ -30,8 +30,15 @@ def test_unknown_keys_and_wrong_types_are_refused(values, message):
 
 @pytest.mark.parametrize("key", ["batch_size", "log_every", "data.image_size", "eval_batch_size"])
 def test_numbers_that_cannot_be_are_refused(key):
-    with pytest.raises(InputError, match=f"{key} is 0; it has to be at least 1"):
+    with pytest.raises(InputError, match=f"{key} is 0; it must be at least 1"):
         configs.check(tiny_config(**{key: 0}))
+
+
+@pytest.mark.parametrize(("key", "value"), [("momentum", 1.0), ("weight_decay", -0.1)])
+def test_shares_that_cannot_be_are_refused(key, value):
+    message = rf"optimizer.{key} is {value}; it must be in \[0, 1\)"
+    with pytest.raises(InputError, match=message):
+        configs.check(tiny_config(**{f"optimizer.{key}": value}))
 
 
 def test_keys_that_may_change_exist():

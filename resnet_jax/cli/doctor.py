@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     command.parse()
     if math.isnan(seconds.value):  # which no bound keeps out
-        raise InputError(f"--seconds is {seconds.value}; it has to be a number")
+        raise InputError(f"--seconds is {seconds.value}; it must be a number")
     say = _say if is_primary() else lambda line: None
     say("loading")
     run = Run.from_config(config.value)

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     values = command.values
     out = epath.Path(values.out).expanduser()
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise InputError(f"--out is {out}; it has to be a file whose name ends in .png")
+        raise InputError(f"--out is {out}; it must be a file whose name ends in .png")
     plot = _draw(config.value, values)
     try:
         write_atomically(out, plot)

@@ -5,7 +5,7 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from resnet_jax.errors import InputError, unknown
+from resnet_jax.errors import unknown
 
 
 def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -21,11 +21,8 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
         "kernels" (those of convolutions and linear layers).
 
     Raises:
-      InputError: A value cannot be.
+      InputError: `weight_decay_on` is none of these.
     """
-    for key in ("momentum", "weight_decay"):
-        if not 0 <= config[key] < 1:
-            raise InputError(f"optimizer.{key} is {config[key]}; it has to be in [0, 1)")
     if config.weight_decay_on not in _COVERS:
         raise unknown("optimizer.weight_decay_on", config.weight_decay_on, _COVERS)
     return optax.chain(

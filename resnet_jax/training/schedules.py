@@ -33,7 +33,7 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
     """
     warmup, peak = config.warmup_steps, config.learning_rate
     if not 0 <= warmup < total_steps:
-        raise InputError(f"schedule.warmup_steps is {warmup}; it has to be in [0, {total_steps})")
+        raise InputError(f"schedule.warmup_steps is {warmup}; it must be in [0, {total_steps})")
     match config.name:
         case "constant" | "plateau":
             main = optax.constant_schedule(peak)
@@ -43,7 +43,7 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
             boundaries = list(config.boundaries)
             if boundaries != sorted(set(boundaries)) or any(b <= warmup for b in boundaries):
                 raise InputError(
-                    f"schedule.boundaries is {tuple(boundaries)}; they have to increase, "
+                    f"schedule.boundaries is {tuple(boundaries)}; they must increase, "
                     f"and to lie after the {warmup} steps of the warm-up"
                 )
             main = optax.piecewise_constant_schedule(

@@ -65,7 +65,7 @@ def test_draws_folders_and_their_splits(tmp_path, show):
     ("arguments", "message"),
     [
         ([], "--config is not given; it is a file of configs/"),
-        ([*tiny_flags(), "--out=grid.jpg"], "--out is grid.jpg; it has to be"),
+        ([*tiny_flags(), "--out=grid.jpg"], "--out is grid.jpg; it must be"),
         ([*tiny_flags(), "--out=/proc/grid.png"], "/proc/grid.png cannot be written: "),
         ([*tiny_flags(), "--step=-1"], "steps are counted from 0, not -1"),
         ([*tiny_flags(), f"--step={10**30}"], f"{10**30} is not integer <= {10**12}"),

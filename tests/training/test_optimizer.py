@@ -65,14 +65,6 @@ def test_weight_decay_covers_what_is_asked():
     assert len(moved("all")) == 5
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"momentum": 1.0}, r"optimizer.momentum is 1.0; it has to be in \[0, 1\)"),
-        ({"weight_decay": -0.1}, r"optimizer.weight_decay is -0.1; it has to be in \[0, 1\)"),
-        ({"weight_decay_on": "kernel"}, "did you mean kernels?"),
-    ],
-)
-def test_refusals(changes, message):
-    with pytest.raises(InputError, match=message):
-        make_optimizer(config(**changes))
+def test_refusals():
+    with pytest.raises(InputError, match=r"did you mean kernels\?"):
+        make_optimizer(config(weight_decay_on="kernel"))

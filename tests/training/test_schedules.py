@@ -67,10 +67,10 @@ def test_plateau_divides_after_evaluations_without_improvement():
     ("changes", "message"),
     [
         ({"name": "cosin"}, "there is no schedule 'cosin'; did you mean cosine?"),
-        ({"warmup_steps": 50}, r"schedule.warmup_steps is 50; it has to be in \[0, 50\)"),
-        ({"warmup_steps": -1}, r"schedule.warmup_steps is -1; it has to be in \[0, 50\)"),
-        ({"boundaries": (9, 3)}, r"schedule.boundaries is \(9, 3\); they have to increase"),
-        ({"boundaries": (9, 9)}, r"schedule.boundaries is \(9, 9\); they have to increase"),
+        ({"warmup_steps": 50}, r"schedule.warmup_steps is 50; it must be in \[0, 50\)"),
+        ({"warmup_steps": -1}, r"schedule.warmup_steps is -1; it must be in \[0, 50\)"),
+        ({"boundaries": (9, 3)}, r"schedule.boundaries is \(9, 3\); they must increase"),
+        ({"boundaries": (9, 9)}, r"schedule.boundaries is \(9, 9\); they must increase"),
         (
             {"boundaries": (5,), "warmup_steps": 5},
             "lie after the 5 steps of the warm-up",

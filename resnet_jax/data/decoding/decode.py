@@ -184,7 +184,7 @@ def _compiled_resample() -> Callable[..., None] | None:
 def _part_of_pixels(pixels: UInt8[np.ndarray, "h w c"], plan: _Plan) -> tuple[Image.Image, Box]:
     height, width, channels = pixels.shape
     if channels not in (1, 3):
-        raise InputError(f"has {channels} channels; it has to have 1 or 3")
+        raise InputError(f"has {channels} channels; it must have 1 or 3")
     _, region, box = plan(height, width, False)
     pixels = pixels[region.upper : region.lower, region.left : region.right]
     return Image.fromarray(pixels[..., 0] if channels == 1 else pixels), box

@@ -144,7 +144,7 @@ def claims(width, height):
             "image the one has 60000 x 60000 pixels; more than 67108864 are not decoded, because a "
             "small file can claim any number",
         ),
-        (np.zeros((4, 4, 2), np.uint8), "image the one has 2 channels; it has to have 1 or 3"),
+        (np.zeros((4, 4, 2), np.uint8), "image the one has 2 channels; it must have 1 or 3"),
     ],
 )
 def test_refusals_name_the_image(image, message):
