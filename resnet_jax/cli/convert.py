@@ -7,9 +7,9 @@ wrong input, 1 anything else.
 from collections.abc import Sequence
 from typing import get_args
 
-from resnet_jax.cli.frame import Parser, add_checkpoint, choose_checkpoint
+from resnet_jax.cli.frame import Parser, add_checkpoint, checkpoint_of_source
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import is_run, weights_of_run
+from resnet_jax.evaluation import weights_of_run
 from resnet_jax.interop import DialectName, read_weights, write_weights
 
 _DIALECTS = get_args(DialectName)
@@ -28,13 +28,11 @@ def main(arguments: Sequence[str]) -> None:
         "--force", action="store_true", help="also where the other library has no such network"
     )
     given = parser.parse_args(arguments)
-    which = choose_checkpoint(given.step, best=given.best)
-    if is_run(given.source):
-        if given.dialect is not None:
-            raise InputError(f"{given.source} is a run, whose names are our own; leave --from out")
-        weights = weights_of_run(given.source, which)
-    elif which != "newest":
-        raise InputError(f"{given.source} is not a run, so it has no checkpoints to choose from")
-    else:
+    which = checkpoint_of_source(given)
+    if which is None:
         weights = read_weights(given.source, dialect=given.dialect)
+    elif given.dialect is not None:
+        raise InputError(f"{given.source} is a run, whose names are our own; leave --from out")
+    else:
+        weights = weights_of_run(given.source, which)
     write_weights(weights, given.destination, given.to, force=given.force)

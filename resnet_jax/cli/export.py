@@ -7,11 +7,11 @@ returns logits. Exit status: 0 done, 2 wrong input, 1 anything else.
 
 from collections.abc import Sequence
 
-from resnet_jax.cli.frame import Parser, add_checkpoint, choose_checkpoint
+from resnet_jax.cli.frame import Parser, add_checkpoint, checkpoint_of_source
+from resnet_jax.config import base_config
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import is_run, restore
+from resnet_jax.evaluation import network_of_weights, restore
 from resnet_jax.files import check_writable, resolve_path, write_atomically
-from resnet_jax.interop import load_pretrained
 from resnet_jax.interop.export import PLATFORMS, export_stablehlo
 
 
@@ -28,30 +28,23 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--platforms", default=",".join(PLATFORMS), help="separated by commas")
     given = parser.parse_args(arguments)
-    which = choose_checkpoint(given.step, best=given.best)
+    which = checkpoint_of_source(given)
     destination = resolve_path(given.destination)
     if destination.exists():
         raise InputError(f"there is something at {destination} already; name a new file")
     check_writable(destination)
-    if is_run(given.source):
-        run = restore(given.source, which)
-        model, variables, statistics = run.model, run.variables, run.statistics
-        image_shape = run.image_shape
-    elif which != "newest":
-        raise InputError(f"{given.source} is not a run, so it has no checkpoints to choose from")
+    if which is None:
+        network = network_of_weights(given.source, base_config())
     else:
-        pretrained = load_pretrained(given.source)
-        model, variables = pretrained.network, pretrained.variables
-        statistics, size = pretrained.statistics(), pretrained.preprocessing.image_size
-        image_shape = (size, size, pretrained.in_channels)
+        network = restore(given.source, which)
     program = export_stablehlo(
-        model,
-        variables,
-        image_shape,
-        statistics=None if given.normalised else statistics,
+        network.model,
+        network.variables,
+        network.image_shape,
+        statistics=None if given.normalised else network.statistics,
         platforms=given.platforms.split(","),
     )
     write_atomically(destination, program)
-    height, width, channels = image_shape
+    height, width, channels = network.image_shape
     kind = "normalised float32 images" if given.normalised else "uint8 pixels"
     print(f"{destination}: {kind}, [n, {height}, {width}, {channels}] -> logits, {given.platforms}")

@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that choose a checkpoint of a run, `--step` and `--best`."""
+    """Adds the arguments that choose a checkpoint where the source is a run."""
     parser.add_argument("--step", type=int, help="of a run: step of the checkpoint, or the newest")
     parser.add_argument("--best", action="store_true", help="of a run: the one with least error")
 
@@ -113,6 +113,22 @@ def choose_checkpoint(step: int | None, *, best: bool) -> int | Literal["newest"
     return "best" if best else "newest" if step is None else step
 
 
+def checkpoint_of_source(given: argparse.Namespace) -> int | Literal["newest", "best"] | None:
+    """Returns the checkpoint that the arguments choose; None where the source is not a run.
+
+    Raises:
+      InputError: They name two, or one of a source that is not a run.
+    """
+    from resnet_jax.evaluation import is_run  # here, for other commands start without it
+
+    which = choose_checkpoint(given.step, best=given.best)
+    if is_run(given.source):
+        return which
+    if which != "newest":
+        raise InputError(f"{given.source} is not a run, so it has no checkpoints to choose from")
+    return None
+
+
 class Flags:
     """The absl flags of one call of a command that takes a config.
 
@@ -123,46 +139,30 @@ class Flags:
     """
 
     def __init__(self, description: str, arguments: Sequence[str]) -> None:
-        """Defines `--help` and the flags of a run of several processes.
-
-        Args:
-          description: The first lines of `--help`.
-          arguments: The command line after the command.
-        """
+        """Defines `--help`, which begins with the description, and the flags of processes."""
         self.values = flags.FlagValues()
         self._description = description
         self._arguments = list(arguments)
         self.add(flags.DEFINE_bool, "help", False, "Show this help.")
-        self._distributed = self.add(
+        self.add(
             flags.DEFINE_bool,
             "distributed",
             False,
             "One of several processes: jax finds the others by itself on Cloud TPU, SLURM, "
             "Open MPI and Kubernetes; elsewhere, give the three flags below to each.",
         )
-        self._coordinator = self.add(
-            flags.DEFINE_string, "coordinator", None, "Host and port of process 0."
-        )
-        self._num_processes = self.add(
-            flags.DEFINE_integer, "num_processes", None, "Number of processes."
-        )
-        self._process_id = self.add(
-            flags.DEFINE_integer, "process_id", None, "Number of this process."
-        )
-        self._timeouts = {
-            name: self.add(flags.DEFINE_integer, name, default, text, lower_bound=1)
-            for name, (default, text) in _TIMEOUTS.items()
-        }
+        self.add(flags.DEFINE_string, "coordinator", None, "Host and port of process 0.")
+        self.add(flags.DEFINE_integer, "num_processes", None, "Number of processes.")
+        self.add(flags.DEFINE_integer, "process_id", None, "Number of this process.")
+        for name, (default, text) in _TIMEOUTS.items():
+            self.add(flags.DEFINE_integer, name, default, text, lower_bound=1)
 
     def add(self, define: Callable[..., flags.FlagHolder], *args, **options) -> flags.FlagHolder:
         """Defines a flag by one of absl's functions, such as `flags.DEFINE_string`."""
         return define(*args, flag_values=self.values, **options)
 
     def define_config(self, default: str | None = None) -> flags.FlagHolder[ConfigDict]:
-        """Defines `--config=FILE` and `--config.KEY=VALUE`.
-
-        Args:
-          default: Name of the file in `configs/` if none is given; without it, one has to be.
+        """Defines `--config=FILE`, by default one of `configs/` or none, and `--config.KEY=VALUE`.
 
         Raises:
           InputError: The config does not have a key that is given, or cannot be read.
@@ -213,12 +213,13 @@ class Flags:
         if stray:
             raise InputError(f"{stray[0]!r} is not a flag; flags start with --")
         logging.set_verbosity(logging.WARNING)  # jax lists every backend that it has not found
-        if self._distributed.value or self._coordinator.value:
+        given = self.values
+        if given.distributed or given.coordinator:
             parallel.initialize(
-                self._coordinator.value,
-                self._num_processes.value,
-                self._process_id.value,
-                **{name: flag.value for name, flag in self._timeouts.items()},
+                given.coordinator,
+                given.num_processes,
+                given.process_id,
+                **{name: getattr(given, name) for name in _TIMEOUTS},
             )
         if "config" in self.values and self.values["config"].value is None:
             raise InputError("--config is not given; it is a file of configs/")

@@ -46,13 +46,7 @@ class Interruption:
     """
 
     def __init__(self, sync: Callable[[int], bool] | None = None) -> None:
-        """Installs nothing yet: the `with` statement does.
-
-        Args:
-          sync: With several processes, `step -> bool`, to be called after each step by all of them
-            and True on all at the same step, such as
-            `jax.experimental.multihost_utils.reached_preemption_sync_point`.
-        """
+        """Installs nothing yet: the `with` statement does. See `parallel.preemption_sync`."""
         self.requested: signal.Signals | None = None
         self._sync = sync
         self._old = {}
@@ -71,9 +65,7 @@ class Interruption:
     def should_stop(self, step: int) -> signal.Signals | None:
         """Returns the signal that ends the run after this step, or None.
 
-        Args:
-          step: The step that was just taken. With several processes each has to ask after every
-            step, or they would not agree.
+        With several processes each has to ask after every step, or they would not agree.
         """
         if self._sync is not None:
             return (self.requested or signal.SIGTERM) if self._sync(step) else None

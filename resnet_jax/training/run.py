@@ -30,48 +30,39 @@ from resnet_jax.data import (
     train_batches,
 )
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation import Description, Evaluator, same_classes
+from resnet_jax.evaluation import (
+    Description,
+    Evaluator,
+    is_run,
+    network_of_weights,
+    restore,
+    same_classes,
+)
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Schedule, make_schedule
 from resnet_jax.training.state import TrainState, init_state, pack, unpack
 from resnet_jax.training.step import TrainStep, make_train_step
-from resnet_jax.training.transfer import freeze, known_modules, read_source, transfer
+from resnet_jax.training.transfer import freeze, known_modules, transfer
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The parts that the config decides; the parts that change in training are in the state.
+    """The parts that the config decides; the parts that change in training are in the state."""
 
-    Attributes:
-      config: The config, complete and checked.
-      replicas: The devices.
-      train_images: The training images.
-      bad_records: Replaces those that cannot be read.
-      eval_images: The images for evaluation.
-      augmentation: The random changes of the training images.
-      model: The network.
-      optimizer: Returns the direction of descent.
-      schedule: Returns the learning rate.
-    """
-
-    config: ConfigDict
+    config: ConfigDict  # complete and checked
     replicas: Replicas
     train_images: ImageSet
-    bad_records: BadRecords
+    bad_records: BadRecords  # replaces the training images that cannot be read
     eval_images: ImageSet
-    augmentation: Augmentation
+    augmentation: Augmentation  # the random changes of the training images
     model: nn.Module
-    optimizer: optax.GradientTransformation
-    schedule: Schedule
+    optimizer: optax.GradientTransformation  # gives the direction of descent
+    schedule: Schedule  # gives the learning rate
 
     @classmethod
     def from_config(cls, config: ConfigDict, *, ledger: epath.PathLike | None = None) -> "Run":
-        """Builds and checks the parts.
-
-        Args:
-          config: The run's config.
-          ledger: The file that lists training examples that cannot be read.
+        """Builds and checks the parts; `ledger` is the file that lists unreadable examples.
 
         Raises:
           InputError: A part of the config does not exist, or contradicts another or the data.
@@ -117,7 +108,8 @@ class Run:
         state = self.init_state()
         if self.config.init.source is None:
             return state, self.measure_statistics()
-        source = read_source(self.config.init.source)
+        path = self.config.init.source
+        source = restore(path) if is_run(path) else network_of_weights(path, configs.base_config())
         variables = transfer(self.model, state.variables, source, self.config.init.new)
         wanted = self.statistics_template()
         if source.statistics.mean.shape not in (wanted.mean.shape, wanted.std.shape):
@@ -164,12 +156,7 @@ class Run:
     def measure_statistics(
         self, *, mean: MeanOf | None = None, std: StdOf | None = None
     ) -> Statistics:
-        """Measures the mean, the deviation and the colours of the training images.
-
-        Args:
-          mean: The kind of mean; by default the config's.
-          std: The kind of standard deviation; by default the config's.
-        """
+        """Measures the training images: mean and deviation of the config's kinds, and colours."""
         config = self.config.data
         return measure_statistics(
             self.train_images,
@@ -201,11 +188,9 @@ class Run:
         return self.replicas.map(step, donate=True)
 
     def batches(self, start: int, stop: int | None = None) -> Iterator[Batch]:
-        """Yields this process's rows of the batches from step `start` to the last.
+        """Yields this process's rows of the batches from step `start`, from 0, until `stop`.
 
-        Args:
-          start: The first step, from 0.
-          stop: The step after the last; by default the end of the run.
+        By default it stops at the end of the run.
         """
         return train_batches(
             self.train_images,

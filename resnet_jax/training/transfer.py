@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,55 +11,19 @@ from flax import linen as nn
 from flax import traverse_util
 from jaxtyping import Array, PyTree
 
-from resnet_jax import interop
-from resnet_jax.checkpoints import Layout
-from resnet_jax.data import Statistics
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.evaluation import Variables, restore
+from resnet_jax.evaluation import Network, Variables
 from resnet_jax.models import BatchNorm
 
 # Fields that change what a network computes, but not the shapes of its parameters.
 _FORM = ("shortcut", "stride_on", "pool_padding", "stem", "bn_epsilon")
 
 
-class Source(NamedTuple):
-    """Another network and its variables.
+def transfer(model: nn.Module, fresh: Variables, source: Network, new: Sequence[str]) -> Variables:
+    """Returns the `fresh` variables of a network with those of another in their place.
 
-    Attributes:
-      model: The network.
-      variables: Its `params` and `batch_stats`, on the host.
-      statistics: Mean and deviation that its images are normalised with.
-    """
-
-    model: nn.Module
-    variables: Variables
-    statistics: Statistics
-
-
-def read_source(source: str) -> Source:
-    """Returns the network of the newest checkpoint of a workdir, or foreign weights.
-
-    Args:
-      source: A workdir, or a source of `resnet_jax.load_pretrained`.
-
-    Raises:
-      InputError: It is missing, or cannot be read.
-    """
-    if Layout(source).checkpoints.exists():
-        trained = restore(source)
-        return Source(trained.model, trained.variables, trained.statistics)
-    pretrained = interop.load_pretrained(source)
-    return Source(pretrained.network, pretrained.variables, pretrained.preprocessing.statistics())
-
-
-def transfer(model: nn.Module, fresh: Variables, source: Source, new: Sequence[str]) -> Variables:
-    """Returns the variables of a network with those of another in place of its own.
-
-    Args:
-      model: The network.
-      fresh: Its own variables.
-      source: The other network; all of its variables have to find their place.
-      new: Modules, such as `head` or `stage4/block3`, that keep their own.
+    All of the other's have to find their place, but for those of the modules `new`, such as "head"
+    or "stage4/block3", which keep their own.
 
     Raises:
       InputError: The two networks compute something else with the same parameters, a variable is
@@ -123,14 +87,14 @@ def freeze(
 
     def labels(params: PyTree) -> PyTree:
         trained = jax.tree.map(lambda _: "trained", params)
-        return _map_below(lambda _: "frozen", trained, modules)
+        return _map_below(lambda _: "frozen", modules, trained)
 
     return optax.multi_transform({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
 def stop_gradients(params: PyTree, modules: Sequence[str]) -> PyTree:
     """Returns the parameters, those of some modules as constants: no backward pass comes there."""
-    return _map_below(jax.lax.stop_gradient, params, modules)
+    return _map_below(jax.lax.stop_gradient, modules, params)
 
 
 def keep_statistics(new: PyTree, old: PyTree, modules: Sequence[str]) -> PyTree:
@@ -138,13 +102,7 @@ def keep_statistics(new: PyTree, old: PyTree, modules: Sequence[str]) -> PyTree:
 
     These are new only by the rounding of an average over replicas that all have the same.
     """
-    flat_old = traverse_util.flatten_dict(old, sep="/")
-    flat_new = traverse_util.flatten_dict(new, sep="/")
-    chosen = {
-        name: flat_old[name] if _is_below(name, modules) else leaf
-        for name, leaf in flat_new.items()
-    }
-    return traverse_util.unflatten_dict(chosen, sep="/") if modules else new
+    return _map_below(lambda _, before: before, modules, new, old)
 
 
 @contextlib.contextmanager
@@ -163,9 +121,6 @@ def frozen_statistics(modules: Sequence[str]):
             kwargs = {**kwargs, "train": False}
         return call(*args, **kwargs)
 
-    if not modules:
-        yield
-        return
     with nn.intercept_methods(intercept):
         yield
 
@@ -174,10 +129,13 @@ def _is_below(path: str, modules: Sequence[str]) -> bool:
     return any(path == module or path.startswith(f"{module}/") for module in modules)
 
 
-def _map_below(function: Callable[[Any], Any], params: PyTree, modules: Sequence[str]) -> PyTree:
-    """Applies a function to the leaves of some modules."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    mapped = {
-        path: function(leaf) if _is_below(path, modules) else leaf for path, leaf in flat.items()
-    }
-    return traverse_util.unflatten_dict(mapped, sep="/")
+def _map_below(
+    function: Callable[..., Any], modules: Sequence[str], tree: PyTree, *others: PyTree
+) -> PyTree:
+    """Applies a function to the leaves of some modules; the others stay as they are in `tree`."""
+
+    def apply(path: tuple, leaf: Any, *rest: Any) -> Any:
+        below = _is_below(jax.tree_util.keystr(path, simple=True, separator="/"), modules)
+        return function(leaf, *rest) if below else leaf
+
+    return jax.tree_util.tree_map_with_path(apply, tree, *others)
