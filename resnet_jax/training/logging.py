@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
-from typing import NoReturn, Self, TextIO, TypeAlias
+from typing import Self, TextIO, TypeAlias
 
 from etils import epath
 from tqdm import tqdm
@@ -24,7 +24,7 @@ Row: TypeAlias = dict[str, int | float | str]
 """A line of `metrics.jsonl`: `step`, `split`, and the values by name."""
 
 # Strict JSON has no such numbers; protobuf's JSON writes these strings for them.
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 class Logger:
@@ -72,29 +72,24 @@ class Logger:
         self._last = (start_step, 0.0)  # step and time of the last log
         self._paused = 0.0  # seconds since then
         self._values, self._doing, self._width = "", "", 0
-        self._bar: tqdm | None = None
-        if layout is None:
-            return
-        self._metrics = MetricsLog(layout.metrics, resume_step=start_step)
-        self._tensorboard = TensorBoard(layout.tensorboard, resume_step=start_step)
-        if _is_terminal(self._stream):
-            width = len(str(total_steps))
-            self._bar = tqdm(
-                total=total_steps,
-                initial=start_step,
-                file=self._stream,
-                dynamic_ncols=True,
-                miniters=1,
-                desc=self._status(),
-                bar_format=f"step {{n:>{width}}}/{{total}} {{bar}}  {{desc}}",
-            )
+        if layout is not None:
+            self._metrics = MetricsLog(layout.metrics, resume_step=start_step)
+            self._tensorboard = TensorBoard(layout.tensorboard, resume_step=start_step)
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            file=self._stream,
+            disable=layout is None or not _is_terminal(self._stream),
+            dynamic_ncols=True,
+            miniters=1,
+            desc=self._status(),
+            bar_format=f"step {{n:>{len(str(total_steps))}}}/{{total}} {{bar}}  {{desc}}",
+        )
 
     def note(self, line: str) -> None:
         """Shows a line on the terminal."""
-        if self._bar is not None:
+        if self._layout is not None:
             self._bar.write(line, file=self._stream)
-        elif self._layout is not None:
-            print(line, file=self._stream, flush=True)
 
     def advance(self, step: int) -> None:
         """Counts a step that was taken, or sent to the device."""
@@ -102,9 +97,8 @@ class Logger:
         if self._first is None:
             self._first = self._last = (step, self._clock())
             self._paused = 0.0
-        if self._bar is not None:
-            self._bar.desc = self._status()
-            self._bar.update(step - self._bar.n)
+        self._bar.set_description_str(self._status(), refresh=False)
+        self._bar.update(step - self._bar.n)
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Logs means since the last log, such as `loss`; the device has to have come to `step`."""
@@ -120,12 +114,11 @@ class Logger:
         self._metrics.write(step, "train", values)
         timed = values if speed is None else {**values, "images_per_second": speed}
         self._tensorboard.write(step, "train", timed)
-        if self._bar is None:
+        if self._bar.disable:
             self._line(step, "train", [*_texts(values), *self._pace()])
-        else:
-            on_bar = {name: values[name] for name in ("loss", "top1_error") if name in values}
-            self._values = "  ".join(_texts(on_bar))
-            self._bar.set_description_str(self._status())
+        on_bar = {name: values[name] for name in ("loss", "top1_error") if name in values}
+        self._values = "  ".join(_texts(on_bar))
+        self._bar.set_description_str(self._status())
 
     def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Logs the errors on a split, and draws the curves."""
@@ -146,8 +139,7 @@ class Logger:
     def pause(self, doing: str) -> Iterator[None]:
         """Leaves the time inside out of the images per second; the bar shows `doing` meanwhile."""
         begin, self._doing = self._clock(), doing
-        if self._bar is not None:
-            self._bar.set_description_str(self._status())
+        self._bar.set_description_str(self._status())
         try:
             yield
         finally:
@@ -158,8 +150,7 @@ class Logger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()  # leaves it as it is, and the cursor below it
+        self._bar.close()  # leaves it as it is, and the cursor below it
         if self._layout is not None:
             self._tensorboard.file.close()
             self._metrics.file.close()
@@ -222,6 +213,7 @@ class MetricsLog:
 
 
 def _parse(content: bytes, path: epath.Path) -> list[tuple[bytes, Row]]:
+    """Returns each line and its row, without a last line that was cut off."""
     *lines, last = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -231,31 +223,25 @@ def _parse(content: bytes, path: epath.Path) -> list[tuple[bytes, Row]]:
             raise InputError(
                 f"line {number} of {path} is not one of a log ({error}); repair or remove that line"
             ) from error
-    with contextlib.suppress(ValueError):  # a last line that was cut off
+    with contextlib.suppress(ValueError):
         rows.append((last, _row(last)))
     return rows
 
 
 def _row(line: bytes) -> Row:
-    row = json.loads(line, parse_constant=_refuse)
+    row = json.loads(line)
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     if type(row.get("step")) is not int or not isinstance(row.get("split"), str):
         raise ValueError('"step" or "split" is missing')
-    return {k: _NON_FINITE.get(v, v) if isinstance(v, str) else v for k, v in row.items()}
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+    return {name: float(v) if v in _NOT_FINITE else v for name, v in row.items()}
 
 
 def _encoded(value: float) -> int | float | str:
     if isinstance(value, Integral):
         return int(value)
     value = float(value)
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if math.isfinite(value) else json.dumps(value)
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -104,30 +105,22 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
             stack.enter_context(logger)
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
         loop = _Loop(run, statistics, layout.path, checkpoints, logger, interruption)
-        return loop.run(run.replicas.place(state))
+        return loop.take_steps(run.replicas.place(state))
 
 
+@dataclasses.dataclass
 class _Loop:
-    def __init__(
-        self,
-        run: Run,
-        statistics: Statistics,
-        workdir: epath.Path,
-        checkpoints: Checkpoints,
-        logger: Logger,
-        interruption: Interruption,
-    ) -> None:
-        self._run, self._config = run, run.config
-        self._statistics = statistics
-        self._workdir = workdir
-        self._checkpoints = checkpoints
-        self._logger = logger
-        self._interruption = interruption
+    run: Run
+    statistics: Statistics
+    workdir: epath.Path
+    checkpoints: Checkpoints
+    logger: Logger
+    interruption: Interruption
 
-    def run(self, state: TrainState) -> TrainState:
-        config, run = self._config, self._run
-        take_step = run.train_step(self._statistics)
-        evaluate = run.evaluator(self._statistics)
+    def take_steps(self, state: TrainState) -> TrainState:
+        config, run = self.run.config, self.run
+        take_step = run.train_step(self.statistics)
+        evaluate = run.evaluator(self.statistics)
         step = self._saved = int(state.step)
         self._introduce(state)
         batches = map(run.replicas.shard, run.batches(step))
@@ -135,7 +128,7 @@ class _Loop:
         try:
             with (
                 prefetch(batches, config.prefetch) as batches,
-                Profile(config.profile, self._workdir / "profile") as profile,
+                Profile(config.profile, self.workdir / "profile") as profile,
             ):
                 for batch in batches:
                     profile.before(step + 1)
@@ -144,53 +137,50 @@ class _Loop:
                     ahead.append(metrics["loss"])
                     if len(ahead) > _STEPS_AHEAD:
                         ahead.popleft().block_until_ready()
-                    self._logger.advance(step)
+                    self.logger.advance(step)
                     profile.after(step, state)
 
                     last, errors = step == config.total_steps, None
                     if last or step % config.log_every == 0:
                         values, state = self._close_window(step, state, metrics["learning_rate"])
-                        self._logger.train(step, values)
+                        self.logger.train(step, values)
                     if last or step % config.eval_every == 0:
                         self._check_finite(state)
-                        with self._logger.pause("evaluating"):
+                        with self.logger.pause("evaluating"):
                             errors = evaluate(state.variables)
                             state = self._note_errors(step, state, errors)
                     if errors is not None or step % config.checkpoint_every == 0:
                         self._save(step, state, errors)
-                    signal = self._interruption.should_stop(step)
+                    signal = self.interruption.should_stop(step)
                     if signal and not last:
-                        raise Interrupted(step, signal, self._workdir)
+                        raise Interrupted(step, signal, self.workdir)
         except (InputError, OSError, Interrupted) as error:
             # The others of several processes have gone on, but for a signal, after a failed input.
-            if isinstance(error, Interrupted) or parallel.is_alone():
-                if step > self._saved:
-                    self._save(step, state, None)
-                self._checkpoints.wait()
+            if step > self._saved and (isinstance(error, Interrupted) or parallel.is_alone()):
+                self._save(step, state, None)
             raise
-        self._checkpoints.wait()
         return state
 
     def _introduce(self, state: TrainState) -> None:
-        config, run, start = self._config, self._run, int(state.step)
+        config, run, start = self.run.config, self.run, int(state.step)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        self._logger.note(
+        self.logger.note(
             f"{config.model.name}, {parameters:,} parameters, on {len(run.train_images):,} images "
-            f"of {config.data.source}; {run.replicas}; in {self._workdir}"
+            f"of {config.data.source}; {run.replicas}; in {self.workdir}"
         )
         if start >= config.total_steps:
-            self._logger.note(f"the run is complete at step {start}; nothing to do")
+            self.logger.note(f"the run is complete at step {start}; nothing to do")
         elif start:
-            self._logger.note(f"going on from step {start}")
+            self.logger.note(f"going on from step {start}")
 
     def _check_finite(self, state: TrainState) -> None:
         """Waits for the device, and raises `DivergedError` where a number is infinite or NaN."""
         step = int(jax.device_get(state.window.bad_step))
         if not step:
             return
-        self._checkpoints.wait()
-        saved = self._checkpoints.steps()
-        keys = self._run.example_keys(step - 1)
+        self.checkpoints.wait()
+        saved = self.checkpoints.steps()
+        keys = self.run.example_keys(step - 1)
         raise DivergedError(
             f"training has diverged: since step {step} loss, gradients, parameters or statistics "
             "are infinite or NaN, and no such state was saved; "
@@ -211,29 +201,28 @@ class _Loop:
             "top1_error": 100 * float(window.top1_error) / int(window.steps),
             "learning_rate": float(learning_rate),
         }
-        return values, state.replace(window=self._run.replicas.place(Window.empty()))
+        return values, state.replace(window=self.run.replicas.place(Window.empty()))
 
     def _note_errors(self, step: int, state: TrainState, errors: dict[str, float]) -> TrainState:
         """Logs an evaluation; returns the state with the learning rate that follows from it."""
-        self._logger.evaluation(step, self._config.data.eval_split, errors)
-        if self._config.schedule.name != "plateau":
+        self.logger.evaluation(step, self.run.config.data.eval_split, errors)
+        if self.run.config.schedule.name != "plateau":
             return state
         before = jax.device_get(state.plateau)
-        after = before.after(errors["top1_error"], self._config.schedule)
+        after = before.after(errors["top1_error"], self.run.config.schedule)
         if after.scale != before.scale:
-            self._logger.note(f"the error plateaus: learning rate x {after.scale:g}")
-        return state.replace(plateau=self._run.replicas.place(after))
+            self.logger.note(f"the error plateaus: learning rate x {after.scale:g}")
+        return state.replace(plateau=self.run.replicas.place(after))
 
     def _save(self, step: int, state: TrainState, errors: dict[str, float] | None) -> None:
-        run = self._run
-        with self._logger.pause("saving"):
+        run = self.run
+        with self.logger.pause("saving"):
             self._check_finite(state)
-            self._logger.sync()
+            self.logger.sync()
             run.bad_records.sync()
-            self._checkpoints.wait()
-            self._checkpoints.save(
+            self.checkpoints.save(
                 step,
-                pack(run.replicas.as_global(state), self._statistics),
+                pack(run.replicas.as_global(state), self.statistics),
                 run.description(),
                 metric=None if errors is None else errors["top1_error"],
             )
