@@ -3,8 +3,8 @@
 Neither orbax nor the file system notices a byte that changed in the data of an array; the manifest
 does. A folder without one was never finished.
 
-Damage is a file that is missing, was added, or was read and differs. An error of reading is not
-damage: it is tried again, as those of network file systems pass, and then refused.
+Damage is a file that is missing, was added, or was read and differs: a `Flaw`. An error of reading
+is not damage: it is tried again, as those of network file systems pass, and then an `OSError`.
 """
 
 import errno
@@ -34,19 +34,12 @@ class Flaw(Exception):  # noqa: N818 (a property of a folder, not a failure of t
 
 
 class Manifest(NamedTuple):
-    """The contents of a checkpoint.
+    """The contents of a checkpoint."""
 
-    Attributes:
-      step: The step after which the state was saved.
-      metric: The measure of "best", lower is better; None if it was not measured.
-      items: For each named item, what `leaves.describe` returns.
-      files: Size and hash of each file, by its path relative to the checkpoint.
-    """
-
-    step: int
-    metric: float | None
-    items: Mapping[str, Mapping[str, str]]
-    files: Mapping[str, Fingerprint]
+    step: int  # after which the state was saved
+    metric: float | None  # the measure of "best", lower is better; None if it was not measured
+    items: Mapping[str, Mapping[str, str]]  # for each named item, `leaves.describe` of it
+    files: Mapping[str, Fingerprint]  # by the path relative to the checkpoint
 
 
 def write(
@@ -55,16 +48,7 @@ def write(
     """Makes the files of `folder` durable, then writes their manifest, whole or not at all.
 
     On a local disk every file and folder has reached the disk before the manifest is there, so that
-    older checkpoints may be deleted once this returns.
-
-    Args:
-      folder: A checkpoint to which nothing more is written.
-      step: See `Manifest`, as for the other two.
-      metric: A finite number or None.
-      items: Their leaves by name.
-
-    Raises:
-      OSError: A file cannot be read, or the manifest not be written.
+    older checkpoints may be deleted once this returns. The metric is a finite number or None.
     """
     files = {}
     for name, path in _files(folder).items():
@@ -81,7 +65,6 @@ def read(folder: epath.Path, step: int) -> Manifest:
 
     Raises:
       Flaw: It is missing, or differs from what was written.
-      OSError: It cannot be read.
       InputError: Another version of resnet_jax wrote it.
     """
     try:
@@ -107,14 +90,10 @@ def read(folder: epath.Path, step: int) -> Manifest:
 
 
 def verify(folder: epath.Path, step: int) -> Manifest:
-    """Reads every file of checkpoint `step` and compares it with the manifest.
-
-    Returns:
-      The manifest, if each file is there, none was added, and all bytes are those written.
+    """Reads every file of checkpoint `step`, compares it with the manifest, and returns that.
 
     Raises:
-      Flaw: Names the first file that differs.
-      OSError: A file cannot be read.
+      Flaw: Names the first file that is missing, was added or differs.
       InputError: Another version of resnet_jax wrote the manifest.
     """
     manifest = read(folder, step)
@@ -122,18 +101,12 @@ def verify(folder: epath.Path, step: int) -> Manifest:
     try:
         present = _retried(_files, folder)
         del present[FILENAME]
-        if missing := sorted(expected.keys() - present.keys()):
-            raise Flaw(f"is damaged ({missing[0]} is missing)")
-        if added := sorted(present.keys() - expected.keys()):
-            raise Flaw(f"is damaged ({added[0]} is not one of its files)")
-        for name, path in present.items():
-            actual = _retried(fingerprint, path)
-            if actual["bytes"] != expected[name]["bytes"]:
-                raise Flaw(
-                    f"is damaged ({name} has {actual['bytes']} bytes, "
-                    f"{expected[name]['bytes']} were written)"
-                )
-            if actual != expected[name]:
+        for name in sorted(present.keys() | expected.keys()):
+            if name not in present:
+                raise Flaw(f"is damaged ({name} is missing)")
+            if name not in expected:
+                raise Flaw(f"is damaged ({name} is not one of its files)")
+            if _retried(fingerprint, present[name]) != expected[name]:
                 raise Flaw(f"is damaged ({name} is not what was written)")
     except (*_MISSING, KeyError) as error:  # deleted since it was listed
         raise Flaw("is damaged (a file is missing)") from error
@@ -141,11 +114,7 @@ def verify(folder: epath.Path, step: int) -> Manifest:
 
 
 def names(folder: epath.Path) -> list[str]:
-    """Returns the names of the files and folders in a folder; none where it is missing.
-
-    Raises:
-      OSError: It cannot be read.
-    """
+    """Returns the names of the files and folders in a folder; none where it is missing."""
     try:
         return _retried(lambda folder: [path.name for path in folder.iterdir()], folder)
     except _MISSING:
@@ -153,20 +122,12 @@ def names(folder: epath.Path) -> list[str]:
 
 
 def is_finished(folder: epath.Path) -> bool:
-    """Whether a checkpoint, damaged or not, has a manifest.
-
-    Raises:
-      OSError: The folder cannot be read.
-    """
+    """Whether a checkpoint, damaged or not, has a manifest."""
     return FILENAME in names(folder)
 
 
 def steps(directory: epath.Path) -> list[int]:
-    """Returns the steps that have a folder in `directory`, finished or not, ascending.
-
-    Raises:
-      OSError: The directory cannot be read.
-    """
+    """Returns the steps that have a folder in `directory`, finished or not, ascending."""
     return sorted(int(name) for name in names(directory) if _STEP.fullmatch(name))
 
 
@@ -177,7 +138,6 @@ def survey(directory: epath.Path) -> tuple[list[Manifest], dict[int, str]]:
       The manifests by ascending step, and by its step the flaw of each that has none.
 
     Raises:
-      OSError: One cannot be read.
       InputError: Another version of resnet_jax wrote one.
     """
     manifests, flaws = [], {}
@@ -210,7 +170,7 @@ def _encoded(contents: Mapping[str, object]) -> bytes:
 
 
 def _files(folder: epath.Path) -> dict[str, epath.Path]:
-    """Returns every file under `folder` by its name relative to it, sorted."""
+    """Returns every file under `folder` by its name relative to it."""
     files = {}
     folders = [folder]
     for parent in folders:
@@ -219,17 +179,11 @@ def _files(folder: epath.Path) -> dict[str, epath.Path]:
                 folders.append(path)
             else:
                 files[path.relative_to(folder).as_posix()] = path
-    return dict(sorted(files.items()))
+    return files
 
 
 def _retried(read: Callable[[epath.Path], T], path: epath.Path) -> T:
-    """Returns `read(path)`, tried again after an error that may pass.
-
-    Raises:
-      FileNotFoundError: It is missing.
-      NotADirectoryError: It is below a file.
-      OSError: It cannot be read.
-    """
+    """Returns `read(path)`, tried again after an error that may pass."""
     for wait in (*_WAITS, None):
         try:
             return read(path)

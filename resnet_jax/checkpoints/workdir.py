@@ -17,16 +17,7 @@ _LOCK = ".lock"
 
 
 class Layout:
-    """The paths in a workdir; nothing is made.
-
-    Attributes:
-      path: The workdir; absolute where it is local.
-      config_path: The config, as JSON.
-      checkpoints: The folder of the checkpoints.
-      metrics: The log, one JSON object a line.
-      report: The folder of the curves.
-      tensorboard: The folder of the TensorBoard events.
-    """
+    """The paths in a workdir, absolute where it is local; nothing is made."""
 
     def __init__(self, path: epath.PathLike) -> None:
         path = resolve_path(path)

@@ -47,11 +47,8 @@ def test_a_flipped_byte_in_any_file_is_noticed(two, tmp_path):
 
 def test_a_truncated_file_is_noticed(pair):
     path = pair / "20" / "variables" / "_METADATA"
-    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-3])
-    assert_falls_back(
-        pair, f"is damaged (variables/_METADATA has {size - 3} bytes, {size} were written)"
-    )
+    assert_falls_back(pair, "is damaged (variables/_METADATA is not what was written)")
 
 
 def test_a_removed_file_is_noticed(pair):

@@ -101,7 +101,7 @@ def test_two_processes_save_and_restore_the_same(tmp_path):
     ]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    assert "checkpoint 3 is damaged (v/_METADATA has" in outputs[0]
+    assert "checkpoint 3 is damaged (v/_METADATA is" in outputs[0]
     assert "checkpoint" not in outputs[1]
     assert steps(tmp_path) == ["2", "3"]
     assert [path.name for path in (tmp_path / "set_aside").iterdir()] == ["3-1"]
