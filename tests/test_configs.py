@@ -13,7 +13,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import image_shape, list_models
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import make_schedule
-from tests.cli.test_frame import program
+from tests.commands import run_command
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 FILES = sorted(path.name for path in FOLDER.glob("*.py"))
@@ -110,13 +110,12 @@ def test_every_file_with_names_refuses_others():
                 get(file, "x")
 
 
-def test_the_program_says_it_in_one_sentence(tmp_path):
-    ended = program(
-        "train.py", "--workdir", "run", f"--config={FOLDER}/cifar10.py:resnet21", cwd=tmp_path
-    )
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(
+def test_the_program_says_it_in_one_sentence(tmp_path, capsys):
+    run, config = tmp_path / "run", FOLDER / "cifar10.py"
+    ended = run_command(capsys, "train.py", f"--workdir={run}", f"--config={config}:resnet21")
+    assert ended.status == 2
+    assert ended.err.startswith(
         "train.py: the config cannot be read: there is no network of configs/cifar10.py 'resnet21'"
     )
-    assert len(ended.stderr.strip().splitlines()) == 1
+    assert len(ended.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from tests.tiny import tiny_flags
+from resnet_jax.training import train
+from tests.tiny import tiny_config, tiny_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -53,30 +54,33 @@ def rows(workdir):
 
 
 @pytest.mark.parametrize("mapping", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)])
-def test_train_and_evaluate_as_one_process_does(tmp_path, mapping):
-    flags = tiny_flags(total_steps=10, parallel=mapping, **{"model.bn_group_size": 8})
-    statuses, outputs = finish(start("train.py", f"--workdir={tmp_path / 'two'}", *flags))
+def test_are_refused_train_go_on_and_evaluate_as_one_process_does(tmp_path, mapping):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letters").write_text("")
+    every = {"log_every": 5, "eval_every": 5, "checkpoint_every": 100}
+    changes = {**every, "total_steps": 10, "parallel": mapping, "model.bn_group_size": 8}
+    statuses, outputs = finish(
+        start("tests/several_programs.py", tmp_path, *tiny_flags(**changes), "--")
+    )
     assert statuses == [0, 0], outputs
+
+    refusals = [out.split("refused: ")[1].splitlines()[0] for out, _ in outputs]
+    assert refusals[0].startswith(f"{tmp_path / 'full'} is no workdir: ")
+    assert refusals[1] == f"{refusals[0].removesuffix(' True')} (process 0) True"
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letters"]
+
     assert "4 x cpu" in outputs[0][1]
     assert "in 2 processes" in outputs[0][1]
+    assert "going on from step 5" in outputs[0][1]
     assert "step" not in outputs[1][1]
-
-    alone = subprocess.run(
-        [sys.executable, ROOT / "train.py", f"--workdir={tmp_path / 'one'}", *flags],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=True,
-    )
-    assert alone.returncode == 0
-    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+    train(tiny_config(**changes), tmp_path / "one")
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "run"), strict=True):
         assert (one["step"], one["split"]) == (two["step"], two["split"])
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
 
-    statuses, outputs = finish(start("evaluate.py", f"--workdir={tmp_path / 'two'}"))
-    assert statuses == [0, 0], outputs
     found = json.loads(outputs[0][0].splitlines()[-1])  # Gloo writes to stdout, too
     assert found["examples"] == 360
-    assert found["loss"] == pytest.approx(rows(tmp_path / "two")[-1]["loss"], rel=1e-6)
+    assert found["loss"] == pytest.approx(rows(tmp_path / "run")[-1]["loss"], rel=1e-6)
     assert "{" not in outputs[1][0]
 
 

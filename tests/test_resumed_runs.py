@@ -23,9 +23,8 @@ def test_a_run_that_is_complete_stays_as_it_is(tmp_path, capfd):
     assert listing(workdir / "checkpoints") == before
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_step_and_saves(number, launcher, reference, tmp_path):
     workdir = tmp_path / "workdir"
     trainer = launcher.start_command(workdir)

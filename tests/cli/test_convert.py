@@ -1,19 +1,13 @@
 """`python -m resnet_jax convert`."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from resnet_jax import InputError
 from resnet_jax.cli.convert import main
 from resnet_jax.interop import load_pretrained, save_pretrained
+from tests.commands import run_command
 from tests.interop.small import random_variables, small_network
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -74,13 +68,6 @@ def test_wrong_input_is_refused_and_leaves_nothing(tmp_path, source, arguments, 
     assert [str(path) for path in tmp_path.iterdir()] == [source]
 
 
-def test_the_program_ends_with_2_and_one_sentence(tmp_path):
-    ended = subprocess.run(
-        [sys.executable, "-m", "resnet_jax", "convert", "nowhere", "there", "--to", "timm"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert ended.returncode == 2
-    assert ended.stderr == "resnet_jax convert: there is no file or folder nowhere\n"
+def test_the_program_ends_with_2_and_one_sentence(capsys):
+    ended = run_command(capsys, "convert", "nowhere", "there", "--to", "timm")
+    assert ended == (2, "", "resnet_jax convert: there is no file or folder nowhere\n")

@@ -1,10 +1,6 @@
 """The programs from the outside: what they say and how they end."""
 
-import json
-import os
-import pathlib
 import runpy
-import subprocess
 import sys
 
 import pytest
@@ -12,42 +8,6 @@ import pytest
 from resnet_jax.__main__ import main
 from resnet_jax.cli import COMMANDS
 from tests.commands import run_command
-from tests.tiny import tiny_flags
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def program(name, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, ROOT / name, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-
-
-def test_trains_and_evaluates_from_anywhere(tmp_path):
-    trained = program("train.py", "--workdir", "run", *tiny_flags(total_steps=10), cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert "Traceback" not in trained.stderr
-    assert "step 10/10  test   examples 360" in trained.stderr
-    evaluated = program("evaluate.py", "--workdir", "run", cwd=tmp_path)
-    assert evaluated.returncode == 0, evaluated.stderr
-    (line,) = evaluated.stdout.splitlines()
-    found = json.loads(line)
-    logged = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
-    assert found.pop("protocol")["name"] == "single_crop"
-    assert found == json.loads(logged)
-    assert list(found) == ["step", "split", "examples", "top1_error", "top5_error", "loss"]
-    kept = tmp_path / "run" / "evaluations" / "test-10.json"
-    assert json.loads(kept.read_text()).items() >= found.items()
-
-    missing = program("evaluate.py", "--workdir", "run", "--step", "3", cwd=tmp_path)
-    assert missing.returncode == 2
-    assert "no checkpoint 3" in missing.stderr
-    assert "there is 4, 8, 10" in missing.stderr
 
 
 @pytest.mark.parametrize(
@@ -65,13 +25,16 @@ def test_trains_and_evaluates_from_anywhere(tmp_path):
         ("evaluate.py", ["--config.seed=1"], "a run has a config of its own; --config is for"),
     ],
 )
-def test_wrong_input_gets_one_sentence_and_leaves_nothing(tmp_path, name, arguments, message):
-    ended = program(name, "--workdir", "run", *arguments, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert message in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert ended.stderr.startswith(f"{name}: ")
-    assert ended.stdout == ""
+def test_wrong_input_gets_one_sentence_and_leaves_nothing(
+    tmp_path, capsys, monkeypatch, name, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    ended = run_command(capsys, name, "--workdir", "run", *arguments)
+    assert ended.status == 2
+    assert message in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert ended.err.startswith(f"{name}: ")
+    assert ended.out == ""
     assert not list(tmp_path.iterdir())
 
 

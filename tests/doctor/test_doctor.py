@@ -24,7 +24,8 @@ def test_names_the_limit_and_writes_nothing(tmp_path, capsys, parallel):
     assert lines[0] == "cifar_resnet8 on 1,437 images of digits, train"
     assert lines[1].startswith(f"8 x cpu ({parallel}); ")
     assert re.search(r"Python 3\.\d+\.\d+, jax \d+\.\d+", lines[2])
-    parts = [line.split()[0] for line in lines[5:] if line[:1].islower()]
+    table = lines[5 : lines.index("", 5)]
+    parts = [line.split()[0] for line in table if line[:1].islower()]
     assert parts == ["reading", "decoding", "batches", "transfer", "step", "together"]
     assert any(" limits: " in line for line in lines)
     assert any(line.startswith("- The devices are this machine's own cores") for line in lines)
@@ -47,7 +48,7 @@ def test_help(capsys):
         (tiny_flags(**{"data.source": "folder"}), "data.path is not set"),
         (tiny_flags(batch_size=7), "does not divide over 8 devices"),
         ([*tiny_flags(), "--seconds=0"], "0.1"),
-        ([*tiny_flags(), "--seconds=nan"], "--seconds is nan; it has to be a number"),
+        ([*tiny_flags(), "--seconds=nan"], "--seconds is nan; it must be a number"),
         ([*tiny_flags(), "--workdir=w"], "workdir"),
     ],
 )

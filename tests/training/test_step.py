@@ -12,10 +12,17 @@ from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import make_schedule
 from resnet_jax.training.step import AUXILIARY_WEIGHT, cross_entropy
 from tests.precision import double, double_precision
+from tests.quick import few_optimizations
 from tests.tiny import tiny_config
 
 BATCH, SIZE, CLASSES = 32, 8, 10
 STATISTICS = Statistics(mean=np.full(3, 120, np.float32), std=np.full(3, 60, np.float32))
+
+
+@pytest.fixture(autouse=True)
+def _compile_quickly():
+    with few_optimizations():
+        yield
 
 
 def batch(seed):
@@ -77,28 +84,19 @@ def assert_close(one, other, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("group_size", "devices"),
+    ("group_size", "devices", "mapping"),
     [
-        (4, 2),  # inside a replica
-        (16, 4),  # two replicas
-        ("global", 8),
+        (4, 2, "pmap"),  # inside a replica
+        (16, 4, "shard_map"),  # two replicas
+        ("global", 8, "pmap"),
     ],
 )
-def test_any_number_of_devices_takes_the_same_steps(group_size, devices):
+def test_any_number_of_devices_takes_the_same_steps_traced_once(group_size, devices, mapping):
     alone = take_steps(1, 3, bn_group_size=group_size)
-    assert_close(alone, take_steps(devices, 3, bn_group_size=group_size), 1e-9)
-
-
-def test_shard_map_takes_the_same_steps():
-    pmap = take_steps(4, 3)
-    shard_map = take_steps(4, 3, mapping="shard_map")
-    assert_close(pmap, shard_map, 1e-9)
-
-
-def test_the_step_is_traced_once():
-    counter = []
-    take_steps(2, 5, counter=counter)
-    assert len(counter) == 1
+    traces = []
+    options = {"mapping": mapping, "counter": traces, "bn_group_size": group_size}
+    assert_close(alone, take_steps(devices, 3, **options), 1e-9)
+    assert len(traces) == 1
 
 
 def test_bfloat16_keeps_parameters_and_statistics_in_float32():
@@ -187,8 +185,7 @@ class WithAuxiliaryHeads(nn.Module):
         return nn.Dense(CLASSES, name="head")(x)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_auxiliary_losses_take_part_with_their_weight(smoothing):
+def test_auxiliary_losses_take_part_with_their_weight():
     def first_step(heads):
         replicas = Replicas("pmap", devices=jax.devices()[:2])
         config = tiny_config()
@@ -200,7 +197,7 @@ def test_auxiliary_losses_take_part_with_their_weight(smoothing):
             make_schedule(config.schedule, config.total_steps),
             STATISTICS,
             padding=1,
-            label_smoothing=smoothing,
+            label_smoothing=0.1,
             frozen=(),
             seed=0,
         )

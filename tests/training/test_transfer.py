@@ -6,7 +6,7 @@ from flax import traverse_util
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import restore
 from resnet_jax.training import train
-from tests.tiny import tiny_config
+from tests.tiny import SELDOM, tiny_config
 
 
 def flat(state):
@@ -22,13 +22,14 @@ def flat(state):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("source") / "run"
-    train(tiny_config(total_steps=10, **{"model.stage_sizes": (1, 1)}), workdir)
+    train(tiny_config(**SELDOM, total_steps=3, **{"model.stage_sizes": (1, 1)}), workdir)
     return workdir
 
 
 def tuned(source, **changes):
     usual = {
-        "total_steps": 10,
+        **SELDOM,
+        "total_steps": 4,
         "seed": 5,
         "model.stage_sizes": (1, 1),
         "init.source": str(source),
@@ -61,7 +62,7 @@ def test_frozen_modules_stay_as_they_were_and_the_rest_learns(source, tmp_path):
 def test_an_interrupted_fine_tuning_goes_on_bit_for_bit_without_its_source(source, tmp_path):
     changes = {"init.freeze": ("stem",)}
     whole = flat(train(tuned(source, **changes), tmp_path / "whole"))
-    train(tuned(source, **changes, total_steps=4), tmp_path / "parts")
+    train(tuned(source, **changes, total_steps=2), tmp_path / "parts")
     hidden = source.rename(source.with_name("hidden"))
     try:
         parts = flat(train(tuned(source, **changes), tmp_path / "parts"))

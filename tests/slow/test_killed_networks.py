@@ -18,6 +18,7 @@ _WITH_AUXILIARY_HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -25,7 +26,7 @@ _WITH_AUXILIARY_HEADS = {
         pytest.param(
             _WITH_AUXILIARY_HEADS,
             id="googlenet_bn",
-            marks=[pytest.mark.slow, pytest.mark.timeout(900)],  # it is long in compiling
+            marks=pytest.mark.timeout(900),  # it is long in compiling
         ),
     ],
 )
