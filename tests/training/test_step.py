@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from resnet_jax.models import create_model
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training import init_state, make_train_step
 from resnet_jax.training.optimizer import make_optimizer
-from resnet_jax.training.schedules import make_schedule
+from resnet_jax.training.schedules import Plateau, make_schedule
 from resnet_jax.training.step import AUXILIARY_WEIGHT, cross_entropy
 from tests.precision import double, double_precision
 from tests.quick import few_optimizations
@@ -33,6 +35,15 @@ def batch(seed):
         "crop_offset": random.integers(0, 3, (BATCH, 2), np.int64),
         "flip": random.integers(0, 2, BATCH).astype(bool),
     }
+
+
+def initial(model, optimizer):
+    """Returns a state before the first step, of numpy, for which nothing has to be compiled."""
+    init = functools.partial(init_state, model, optimizer, (SIZE, SIZE, 3), seed=0)
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(init))
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(0.1, 0.3, x.shape).astype(x.dtype), state.params)
+    return state.replace(params=params, plateau=Plateau.start())
 
 
 def take_steps(devices, steps, *, mapping="pmap", counter=None, **options):
@@ -64,7 +75,7 @@ def take_steps_in(dtype, devices, steps, mapping="pmap", counter=None, **options
         return step(state, batch)
 
     mapped = replicas.map(counted, donate=True)
-    before = init_state(model, optimizer, (SIZE, SIZE, 3), seed=0)
+    before = initial(model, optimizer)
     state = replicas.place(double(before) if dtype == "float64" else before)
     found = []
     for number in range(steps):
@@ -120,7 +131,7 @@ def check_definition(state, metrics):
     config = tiny_config()
     model = create_model("cifar_resnet8", stage_sizes=(1,), width=4, dtype="float64")
     optimizer = make_optimizer(config.optimizer)
-    before = double(init_state(model, optimizer, (SIZE, SIZE, 3), seed=0))
+    before = double(initial(model, optimizer))
 
     rows = batch(0)
     images = (rows["image"].astype(np.float64) - 120) / 60
@@ -143,9 +154,8 @@ def check_definition(state, metrics):
         right = jax.nn.log_softmax(logits)[jnp.arange(BATCH), rows["label"]]
         return -right.mean(), (updates["batch_stats"], logits)
 
-    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-        before.params
-    )
+    definition = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    (loss, (batch_stats, logits)), gradients = definition(before.params)
     params = jax.tree.map(lambda p, g: p - 0.1 * (g + 1e-4 * p), before.params, gradients)
 
     assert metrics["loss"] == pytest.approx(float(loss), rel=1e-6)
@@ -201,9 +211,10 @@ def test_auxiliary_losses_take_part_with_their_weight():
             frozen=(),
             seed=0,
         )
-        before = double(init_state(model, optimizer, (SIZE, SIZE, 3), seed=0))
+        before = double(initial(model, optimizer))
         # All heads alike, so that each has the gradient of the network's own, times its weight.
-        params = dict.fromkeys(before.params, before.params["head"])
+        head = double(initial(WithAuxiliaryHeads(0), optimizer)).params["head"]
+        params = dict.fromkeys(before.params, head)
         state, metrics = replicas.map(step)(
             replicas.place(before.replace(params=params)), replicas.shard(batch(0))
         )
