@@ -1,11 +1,12 @@
 """Everything that waits for a GPU, from a copy of the tree on a machine without network.
 
-    pip install --no-index --no-deps --target site wheels/ml_collections*.whl
+    pip install --no-index --no-deps --target site wheels/*.whl
     PYTHONPATH=site python benchmarks/accelerator.py --parts b,e --seconds 540 --out OUT
 
 The machine has Python 3.12 or newer with jax[cuda], flax, optax, orbax, torch, torchvision; of this
-project's requirements it may lack ml_collections, whose wheel is carried. Part e also needs
-CIFAR-10 as a folder of images `{train,test}/<class>/*`, or a tar file of it: `--cifar PATH`.
+project's requirements it may lack ml_collections and google-crc32c (0.1 MB); their wheels are
+carried. Part e also needs CIFAR-10 as a folder of images `{train,test}/<class>/*`, or a tar file of
+it: `--cifar PATH`.
 
 The parts, each with a JSON file in OUT that is written after every measurement, so that nothing is
 lost when the machine is taken away:

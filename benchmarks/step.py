@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 PEERS = ("ours", "flax", "torch", "torch_compiled")
 
@@ -251,7 +251,7 @@ def build_ours(arguments: argparse.Namespace, peer: str) -> Bench:
     def infer(variables: Any, batch: Any) -> jax.Array:
         images = preprocess(batch, statistics, padding=0)
         logits = model.apply(variables, images, train=False)
-        return jax.lax.all_gather(jnp.argmax(logits, -1), AXIS, tiled=True)
+        return jax.lax.all_gather(jnp.argmax(cast(jax.Array, logits), -1), AXIS, tiled=True)
 
     mapped, variables = replicas.map(infer), replicas.place(state.variables)
     batch = replicas.shard(batch)
@@ -304,7 +304,7 @@ def build_flax(arguments: argparse.Namespace, peer: str) -> Bench:
     variables = jax.jit(functools.partial(network.init, train=False))(key, images[:1])
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
     if arguments.task == "infer":
-        infer = jax.jit(lambda v: jnp.argmax(network.apply(v, images, train=False), -1))
+        infer = jax.jit(lambda v: cast(jax.Array, network.apply(v, images, train=False)).argmax(-1))
         return jax_bench(infer, variables, train=False)
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -335,7 +335,7 @@ def build_torch(arguments: argparse.Namespace, peer: str) -> Bench:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    network = torchvision.models.resnet50().to(device, memory_format=torch.channels_last)
+    network = torchvision.models.resnet50().to(device).to(memory_format=torch.channels_last)  # pyrefly: ignore
     images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (arguments.batch,), device=device)
