@@ -14,7 +14,7 @@ import math
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +44,10 @@ _STORAGES: Mapping[str, np.dtype] = {
         "Bool": np.bool_,
     }.items()
 }
-_DICT = "collections OrderedDict"
-_TENSOR = "torch._utils _rebuild_tensor_v2"
-_PARAMETER = "torch._utils _rebuild_parameter"
-_NAMES = {_DICT, _TENSOR, _PARAMETER, *_STORAGES}
+_NAMES = {
+    *("collections OrderedDict", "torch._utils _rebuild_tensor_v2"),
+    *("torch._utils _rebuild_parameter", *_STORAGES),
+}
 _NEW: Mapping[str, Callable[[], "_Value"]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -65,21 +65,21 @@ class _Name(NamedTuple):
     name: str
 
 
+class _Tensor(NamedTuple):
+    """A tensor as the description has it, not compared with the file yet; strides in numbers."""
+
+    storage: "_Storage"
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
 class _Storage(NamedTuple):
     """Numbers in a member of the archive, as the description has them: how many, of which type."""
 
     dtype: np.dtype
     key: str
     size: int
-
-
-class _Tensor(NamedTuple):
-    """A tensor as the description has it, not compared with the file yet; strides in numbers."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 _Known: TypeAlias = _Name | _Storage | _Tensor | bool | int | float | str | None
@@ -116,39 +116,31 @@ def _read(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
     storages: dict[str, bytes] = {}
     arrays, spare = {}, file_size
     for name, tensor in _state_dict(_interpret(archive.read(descriptions[0]))).items():
-        dtype, key, _ = tensor.storage
+        (dtype, key, size), offset, shape, strides = tensor
+        if (
+            not 0 <= len(shape) == len(strides) <= _MOST_DIMENSIONS
+            or min((offset, *strides, *(n - 1 for n in shape))) < 0
+        ):
+            raise InputError(f"{name} has the shape {shape}, strides {strides} and offset {offset}")
         member = members.get(f"{prefix}data/{key}")
-        _check_tensor(name, tensor, member)
-        assert member is not None
-        spare -= math.prod(tensor.shape) * dtype.itemsize  # strides of 0 make much of little
+        if member is None:
+            raise InputError(f"{name} is in data/{key}, which it does not have")
+        if member.file_size != size * dtype.itemsize:
+            raise InputError(
+                f"{name} is in data/{key}, which has {member.file_size} bytes and not "
+                f"{size} numbers of type {dtype.name}"
+            )
+        # In Python's integers, which do not overflow.
+        if offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) >= size:
+            raise InputError(f"{name} reaches beyond the {size} numbers of its storage")
+        spare -= math.prod(shape) * dtype.itemsize  # strides of 0 make much of little
         if spare < 0:
             raise InputError(f"its tensors up to {name} are larger than the file")
         if key not in storages:
             storages[key] = archive.read(member)
-        steps = tuple(step * dtype.itemsize for step in tensor.strides)
-        offset = tensor.offset * dtype.itemsize
-        arrays[name] = np.ndarray(tensor.shape, dtype, storages[key], offset, steps)
+        steps = tuple(step * dtype.itemsize for step in strides)
+        arrays[name] = np.ndarray(shape, dtype, storages[key], offset * dtype.itemsize, steps)
     return arrays
-
-
-def _check_tensor(name: str, tensor: _Tensor, member: zipfile.ZipInfo | None) -> None:
-    """Refuses a tensor that is not within its storage, a member of the archive."""
-    (dtype, key, size), offset, shape, strides = tensor
-    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
-        raise InputError(f"{name} has {len(shape)} dimensions and {len(strides)} strides")
-    if offset < 0 or min(shape, default=1) < 1 or min(strides, default=0) < 0:
-        raise InputError(f"{name} has the shape {shape}, strides {strides} and offset {offset}")
-    if member is None:
-        raise InputError(f"{name} is in data/{key}, which it does not have")
-    if member.file_size != size * dtype.itemsize:
-        raise InputError(
-            f"{name} is in data/{key}, which has {member.file_size} bytes and not "
-            f"{size} numbers of type {dtype.name}"
-        )
-    # In Python's integers, which do not overflow.
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if last >= size:
-        raise InputError(f"{name} reaches beyond the {size} numbers of its storage")
 
 
 def _state_dict(value: _Value) -> dict[str, _Tensor]:
@@ -161,35 +153,25 @@ def _state_dict(value: _Value) -> dict[str, _Tensor]:
     tensors = {}
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise InputError(f"{name!r} is no tensor; save the module's state_dict() alone")
+            raise InputError(f"{name!r} is not a tensor; save the module's state_dict() alone")
         tensors[name] = tensor
     return tensors
 
 
 def _interpret(description: bytes) -> _Value:
     """Returns the value that a pickle describes, of dicts, lists, tuples, scalars and tensors."""
-    machine = _Machine()
-    try:
-        for opcode, argument, _ in pickletools.genops(description):
-            machine.step(opcode.name, argument)
-        (value,) = machine.stack
-        return value
-    except InputError:
-        raise
-    except Exception as error:  # a broken pickle can break anything: the parser, a stack, a type
-        raise InputError(f"its description of the tensors is damaged ({error})") from error
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
 
+    def take(count: int) -> tuple[Any, ...]:
+        if len(stack) < count:
+            raise IndexError("too few values")
+        taken = tuple(stack[len(stack) - count :])
+        del stack[len(stack) - count :]
+        return taken
 
-class _Machine:
-    """Stack, marks and memo of a pickle."""
-
-    def __init__(self) -> None:
-        self.stack: list[_Value] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, _Value] = {}
-
-    def step(self, opcode: str, argument: object) -> None:
-        stack = self.stack
+    def step(opcode: str, argument: object) -> None:
         match opcode, argument:
             case "PROTO" | "STOP", _:
                 pass
@@ -198,31 +180,31 @@ class _Machine:
             case _, (int() | float() | str()) as scalar if opcode in _SCALARS:
                 stack.append(scalar)
             case "MARK", _:
-                self._marks.append(len(stack))
+                marks.append(len(stack))
             case "TUPLE1" | "TUPLE2" | "TUPLE3", _:
-                stack.append(self._take(int(opcode[-1])))
+                stack.append(take(int(opcode[-1])))
             case "TUPLE", _:
-                stack.append(self._since_mark())
+                stack.append(take(len(stack) - marks.pop()))
             case "APPEND" | "APPENDS", _:
-                values = self._take(1) if opcode == "APPEND" else self._since_mark()
+                values = take(1 if opcode == "APPEND" else len(stack) - marks.pop())
                 _checked(stack[-1], list).extend(values)
             case "SETITEM" | "SETITEMS", _:
-                items = self._take(2) if opcode == "SETITEM" else self._since_mark()
+                items = take(2 if opcode == "SETITEM" else len(stack) - marks.pop())
                 for key, value in zip(items[::2], items[1::2], strict=True):
                     _checked(stack[-1], dict)[_checked(key, (str, int))] = value
             case "BINPUT" | "LONG_BINPUT", int(slot):
-                self._memo[slot] = stack[-1]
+                memo[slot] = stack[-1]
             case "BINGET" | "LONG_BINGET", int(slot):
-                stack.append(self._memo[slot])
+                stack.append(memo[slot])
             case "GLOBAL", str(name):
                 if name not in _NAMES:
                     asked = name.replace(" ", ".")
-                    raise InputError(f"it asks for {asked}, which is no tensor; nothing was run")
+                    raise InputError(f"it asks for {asked}, which is not a tensor; nothing was run")
                 stack.append(_Name(name))
             case "BINPERSID", _:
                 stack.append(_storage(stack.pop()))
             case "REDUCE", _:
-                stack.append(_make(*self._take(2)))
+                stack.append(_make(*take(2)))
             case "BUILD", _:
                 stack.pop()  # attributes of an OrderedDict: versions of torch's modules
             case _:
@@ -230,15 +212,15 @@ class _Machine:
                     f"it has the instruction {opcode}, which tensors do not need; nothing was run"
                 )
 
-    def _take(self, count: int) -> tuple[_Value, ...]:
-        if len(self.stack) < count:
-            raise IndexError("too few values")
-        taken = tuple(self.stack[len(self.stack) - count :])
-        del self.stack[len(self.stack) - count :]
-        return taken
-
-    def _since_mark(self) -> tuple[_Value, ...]:
-        return self._take(len(self.stack) - self._marks.pop())
+    try:
+        for opcode, argument, _ in pickletools.genops(description):
+            step(opcode.name, argument)
+        (value,) = stack
+        return value
+    except InputError:
+        raise
+    except Exception as error:  # a broken pickle can break anything: the parser, a stack, a type
+        raise InputError(f"its description of the tensors is damaged ({error})") from error
 
 
 def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:
@@ -257,19 +239,16 @@ def _storage(identity: _Value) -> _Storage:
 
 def _make(function: _Value, arguments: _Value) -> _Value:
     match function, arguments:
-        case _Name(name), () if name == _DICT:
+        case _Name("collections OrderedDict"), ():
             return {}
-        case _Name(name), (_Storage() as storage, int(offset), shape, strides, *_) if (
-            name == _TENSOR
+        case (
+            _Name("torch._utils _rebuild_tensor_v2"),
+            (_Storage() as storage, int(offset), tuple(shape), tuple(strides), *_),
         ):
-            return _Tensor(storage, offset, _integers(shape), _integers(strides))
-        case _Name(name), (_Tensor() as tensor, *_) if name == _PARAMETER:
+            if any(type(number) is not int for number in (*shape, *strides)):
+                raise TypeError("a shape that is not of integers")
+            return _Tensor(storage, offset, shape, strides)
+        case _Name("torch._utils _rebuild_parameter"), (_Tensor() as tensor, *_):
             return tensor
         case _:
-            raise InputError("it calls what is no tensor; nothing was run")
-
-
-def _integers(values: _Value) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or any(type(value) is not int for value in values):
-        raise TypeError("a shape that is not a tuple of integers")
-    return cast(tuple[int, ...], values)
+            raise InputError("it calls something that is not a tensor; nothing was run")
