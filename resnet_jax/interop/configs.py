@@ -9,9 +9,8 @@ import collections.abc
 import dataclasses
 import json
 import re
-import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, get_origin
 
 from flax import linen as nn
 
@@ -32,7 +31,7 @@ _KERAS_LAYERS = {
     *("InputLayer", "ZeroPadding2D", "Conv2D", "BatchNormalization", "Activation", "MaxPooling2D"),
     *("Add", "GlobalAveragePooling2D", "Dense"),
 }
-_SHOWN = 60
+_KERAS_STRIDES = {"[]": "1x1", "[[2, 2], [1, 1]]": "1x1", "[[1, 1], [2, 2]]": "3x3"}
 
 _NOT_SAVED = {
     *("parent", "name", "dtype", "remat"),
@@ -40,46 +39,30 @@ _NOT_SAVED = {
 }
 """Fields that decide how a network is run or trained, and not what its arrays mean."""
 
-_LARGEST_COUNT = 2**20
-_PADDINGS = (0, 1, 2)
-_LARGEST_NUMBER = 1e6
-_LONGEST = 16
-
-_Layers = Mapping[str, Mapping[str, Json]]
-
 
 def fields_of_config(config: Mapping[str, Json] | None, dialect: DialectName) -> Fields:
     """Returns the fields of a network that a `config.json`, or Keras' config, decides."""
-    if config is None:
-        return {}
-    match dialect:
-        case "timm":
-            _check_timm(config)
-            return {}
-        case "huggingface":
-            for key, value in _HUGGING_FACE_FORM.items():
-                if config.get(key, value) != value:
-                    raise InputError(f"{key} is {config[key]}; here it is {value}")
-            first = config.get("downsample_in_bottleneck", False)
-            return {"stride_on": "1x1" if first else "3x3"}
-        case "keras":
-            return _fields_of_keras(config)
-        case _:
-            return {}
+    if config is not None and dialect == "timm":
+        _check_timm(config)
+    if config is not None and dialect == "huggingface":
+        for key, value in _HUGGING_FACE_FORM.items():
+            if config.get(key, value) != value:
+                raise InputError(f"{key} is {config[key]}; here it is {value}")
+        return {"stride_on": "1x1" if config.get("downsample_in_bottleneck") else "3x3"}
+    return _fields_of_keras(config) if config is not None and dialect == "keras" else {}
 
 
 def configs_of(weights: Weights, dialect: DialectName) -> dict[str, dict[str, Json]]:
     """Returns the configs of a folder from which a library makes a network, by file name."""
-    match dialect, weights.network:
-        case "timm", ResNet() as network:
-            return {"config.json": _timm_config(weights, network)}
-        case "huggingface", ResNet() as network:
-            return {
-                "config.json": _hugging_face_config(weights, network),
-                "preprocessor_config.json": preprocessings.to_hugging_face(weights.preprocessing),
-            }
-        case _:
-            return {}
+    network = weights.network
+    if dialect == "timm" and isinstance(network, ResNet):
+        return {"config.json": _timm_config(weights, network)}
+    if dialect == "huggingface" and isinstance(network, ResNet):
+        return {
+            "config.json": _hugging_face_config(weights, network),
+            "preprocessor_config.json": preprocessings.to_hugging_face(weights.preprocessing),
+        }
+    return {}
 
 
 def _check_timm(config: Mapping[str, Json]) -> None:
@@ -115,15 +98,14 @@ def _timm_config(weights: Weights, network: ResNet) -> dict[str, Json]:
 
 def _hugging_face_config(weights: Weights, network: ResNet) -> dict[str, Json]:
     bottleneck = network.block is BottleneckBlock
-    expansion = 4 if bottleneck else 1
-    stages = range(len(network.stage_sizes))
+    first = network.width * (4 if bottleneck else 1)
     return {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",
         "num_channels": weights.channels,
         "num_labels": network.num_classes,
         "embedding_size": network.width,
-        "hidden_sizes": [network.width * 2**stage * expansion for stage in stages],
+        "hidden_sizes": [first * 2**i for i in range(len(network.stage_sizes))],
         "depths": list(network.stage_sizes),
         "layer_type": "bottleneck" if bottleneck else "basic",
         **_HUGGING_FACE_FORM,
@@ -131,80 +113,46 @@ def _hugging_face_config(weights: Weights, network: ResNet) -> dict[str, Json]:
     }
 
 
-def _fields_of_keras(config: Mapping[str, Json]) -> Fields:
+def _fields_of_keras(config: Any) -> Fields:
     """Returns the fields of a residual network that Keras' config of it decides.
 
     Refuses other networks, and layers such as Lambda, which would run their author's code.
     """
-    layers = _layers_of_keras(config)
-    norms = [layer for layer in layers.values() if layer["class"] == "BatchNormalization"]
-    activations = [layer for layer in layers.values() if layer["class"] == "Activation"]
-    if _only("activation", activations) != "relu":
-        raise InputError("its activations are not all 'relu'")
-    if _of(layers, "conv1_pad", "padding") != [[3, 3], [3, 3]]:
-        raise InputError("it does not pad images by 3 pixels on each side")
-    padding = _of(layers, "pool1_pad", "padding")
-    if padding not in ([[0, 1], [0, 1]], [[1, 1], [1, 1]]):
-        raise InputError(f"it pads its max-pool by {str(padding)[:_SHOWN]!a}")
+    try:
+        described = config["config"]["layers"]
+        if others := {layer["class_name"] for layer in described} - _KERAS_LAYERS:
+            raise ValueError(f"layers of the classes {sorted(others)}; nothing was run")
+        layers = {layer["config"]["name"]: layer["config"] for layer in described}
+        norms = {
+            (layer["config"]["epsilon"], layer["config"]["momentum"])
+            for layer in described
+            if layer["class_name"] == "BatchNormalization"
+        }
+        ((epsilon, momentum),) = norms
+        activations = {
+            layer["config"]["activation"]
+            for layer in described
+            if layer["class_name"] == "Activation"
+        }
+        padding, pool_padding = (layers[name]["padding"] for name in ("conv1_pad", "pool1_pad"))
+        strided = ("conv3_block1_1_conv", "conv3_block1_2_conv")  # missing with a single stage
+        strides = str([layers[name]["strides"] for name in strided if name in layers])
+        if activations != {"relu"} or padding != [[3, 3], [3, 3]]:
+            raise ValueError(f"activations {activations} and a first padding of {padding}")
+        if pool_padding not in ([[0, 1], [0, 1]], [[1, 1], [1, 1]]):
+            raise ValueError(f"a max-pool padded by {pool_padding}")
+        if strides not in _KERAS_STRIDES or not 0 < epsilon < 1 or not 0 < momentum < 1:
+            raise ValueError(f"strides {strides}, epsilon {epsilon} and momentum {momentum}")
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"its config is not of a residual network of Keras ({type(error).__name__}: {error})"
+        ) from error
     return {
-        "bn_epsilon": _number("epsilon", norms),
-        "bn_momentum": _number("momentum", norms),
-        "pool_padding": tuple(padding[0]),
-        "stride_on": _stride_on(layers),
+        "bn_epsilon": float(epsilon),
+        "bn_momentum": float(momentum),
+        "pool_padding": tuple(pool_padding[0]),
+        "stride_on": _KERAS_STRIDES[strides],
     }
-
-
-def _layers_of_keras(config: Mapping[str, Json]) -> _Layers:
-    """Returns the fields of each layer by its name, with its class."""
-    layers: dict[str, Mapping[str, Json]] = {}
-    model: Any = config.get("config")
-    described = model.get("layers") if isinstance(model, dict) else None
-    if not isinstance(described, list):
-        raise InputError("its config describes no model of layers")
-    for layer in described:
-        match layer:
-            case {"class_name": str(kind), "config": dict(fields)} if kind in _KERAS_LAYERS:
-                layers[str(fields.get("name"))] = {**fields, "class": kind}
-            case {"class_name": str(kind), "config": dict()}:
-                raise InputError(
-                    f"it has a layer of the class {kind[:_SHOWN]!a}, which no residual network of "
-                    "Keras has; nothing was run"
-                )
-            case _:
-                raise InputError("its config describes a layer that is none")
-    return layers
-
-
-def _stride_on(layers: _Layers) -> str:
-    if "conv3_block1_1_conv" not in layers:
-        return "1x1"  # a single stage has no stride
-    match [_of(layers, f"conv3_block1_{i}_conv", "strides") for i in (1, 2)]:
-        case [[2, 2], [1, 1]]:
-            return "1x1"
-        case [[1, 1], [2, 2]]:
-            return "3x3"
-        case strides:
-            raise InputError(f"a block of it has the strides {str(strides)[:_SHOWN]!a}")
-
-
-def _of(layers: _Layers, name: str, field: str) -> Any:
-    if field not in layers.get(name, {}):
-        raise InputError(f"its config has no layer {name} with {field}")
-    return layers[name][field]
-
-
-def _number(field: str, layers: Iterable[Mapping[str, Json]]) -> float:
-    value = _only(field, layers)
-    if not isinstance(value, int | float) or not 0 < value < 1:
-        raise InputError(f"its normalisations have the {field} {str(value)[:_SHOWN]!a}")
-    return float(value)
-
-
-def _only(field: str, layers: Iterable[Mapping[str, Json]]) -> Json:
-    values = [layer.get(field) for layer in layers]
-    if not values or any(value != values[0] for value in values):
-        raise InputError(f"its layers do not have one {field}")
-    return values[0]
 
 
 def entry_of(weights: Weights) -> dict[str, str]:
@@ -213,7 +161,7 @@ def entry_of(weights: Weights) -> dict[str, str]:
     shown = key_map(type(network), "resnet_jax").infer(shapes_of(weights.arrays))
     fields = {
         field: getattr(network, field)
-        for field in _field_types(type(network))
+        for field in _saved_fields(type(network))
         if field not in shown or shown[field] != getattr(network, field)
     }
     entry = {
@@ -242,40 +190,19 @@ def form_of(entry: Mapping[str, Json]) -> tuple[str | None, Fields]:
 
 
 def checked_fields(saved: Fields, network_class: type[nn.Module]) -> Fields:
-    """Returns saved fields; refuses those that the class does not have, and wrong values."""
-    types_ = _field_types(network_class)
-    if not all(f in types_ and _is_value(v, types_[f]) for f, v in saved.items()):
+    """Returns saved fields of JSON for a network's class, which checks their values itself."""
+    fields = {f: tuple(v) if isinstance(v, list) else v for f, v in saved.items()}
+    values = [x for v in fields.values() for x in (v if isinstance(v, tuple) else (v,))]
+    known = fields.keys() <= set(_saved_fields(network_class))
+    if not known or any(isinstance(value, list | dict) for value in values):
         raise InputError(f"its metadata {ENTRY} says of its network {saved}")
-    return {f: tuple(v) if isinstance(v, list) else v for f, v in saved.items()}
+    return fields
 
 
-def _field_types(network_class: type[nn.Module]) -> dict[str, Any]:
-    """Returns the types of the fields that a file can have: all but those of code and training."""
-    return {
-        field.name: field.type
+def _saved_fields(network_class: type[nn.Module]) -> list[str]:
+    """Returns the fields that a file can have: all but those of code and training."""
+    return [
+        field.name
         for field in dataclasses.fields(network_class)  # pyrefly: ignore
         if field.name not in _NOT_SAVED and get_origin(field.type) is not collections.abc.Callable
-    }
-
-
-def _is_value(value: object, kind: Any) -> bool:
-    """Whether a value may be that of a field; a stranger's file does not decide on huge sizes.
-
-    Words are left to the network, which refuses those that it does not know.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(_is_value(value, each) for each in arguments)
-    match value:
-        case bool() | None:
-            return kind is type(value)
-        case str():
-            return kind is str or origin is Literal
-        case int() | float():
-            largest = _LARGEST_COUNT if isinstance(value, int) and kind is int else _LARGEST_NUMBER
-            return kind in (type(value), float) and 0 <= value <= largest
-        case [*values] if origin is tuple and ... not in arguments:  # a pair of paddings
-            return len(values) == len(arguments) and all(each in _PADDINGS for each in values)
-        case [_, *_] as values if arguments and len(values) <= _LONGEST:
-            return all(_is_value(each, arguments[0]) for each in values)
-    return False
+    ]

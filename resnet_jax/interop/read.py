@@ -186,13 +186,11 @@ def _weights(
     network_class, dialect = recognise(shapes, dialect, class_name)
     saved = checked_fields(saved, network_class)
     keys = key_map(network_class, dialect)
-    if sum(saved.get("stage_sizes", ())) > len(arrays):
-        raise InputError(
-            f"it says of its network {list(saved['stage_sizes'])}, and has fewer arrays"
-        )
     fields = {**keys.form, **keys.infer(shapes), **saved}
     fields |= {**fields_of_config(contents.config, dialect), **options}
     try:
+        if sum(saved.get("stage_sizes", ())) > len(arrays):
+            raise InputError(f"it says of its network {saved}, and has fewer arrays")
         network = network_class(**fields)
     except TypeError as error:
         raise InputError(f"its network cannot be made: {error}") from error

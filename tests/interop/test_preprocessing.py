@@ -169,8 +169,8 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
             "downsample_in_first_stage is True; here it is False",
         ),
         ("huggingface", {"config": {"hidden_act": "gelu"}}, "hidden_act is gelu; here it is relu"),
-        ("huggingface", {"config": "{"}, "config.json is no JSON"),
-        ("huggingface", {"config": "[]"}, "config.json is no JSON object"),
+        ("huggingface", {"config": "{"}, "config.json is not JSON"),
+        ("huggingface", {"config": "[]"}, "config.json is not a JSON object"),
         (
             "huggingface",
             {"preprocessor_config": CONVNEXT | {"size": 384}},

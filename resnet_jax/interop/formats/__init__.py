@@ -34,13 +34,13 @@ class Contents(NamedTuple):
 
 
 def read_json(text: str | bytes, name: str) -> dict[str, Json]:
-    """Returns a JSON object; refuses a text that is none, under its name."""
+    """Returns a JSON object; refuses another text under its name."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is no JSON: {error}") from error
+        raise InputError(f"{name} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InputError(f"{name} is no JSON object")
+        raise InputError(f"{name} is not a JSON object")
     return value
 
 
