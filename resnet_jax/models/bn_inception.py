@@ -84,10 +84,7 @@ class BNInception(nn.Module):
       dropout_rate: Share of the head's inputs that is dropped in training. The paper's accelerated
         networks have none.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
-      bn_momentum: Share of the running statistics that a step keeps.
-      bn_epsilon: Added to the variances.
-      bn_group_size: Images that share statistics, see `BatchNorm`.
-      bn_axis_name: Mapped axis over which such groups may span replicas.
+      bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
 
     The figure has no auxiliary heads, and the paper does not say how kernels start: here as in He
     et al. 2015. Poolings round the number of windows up.
@@ -148,10 +145,8 @@ class BNInception(nn.Module):
         x = nn.Dropout(self.dropout_rate, deterministic=deterministic, name="dropout")(x)
         return nn.Dense(self.num_classes, kernel_init=he_normal, name="head")(x)
 
-    def fully_convolutional(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns the mean of the logits over all positions, which global pooling gives anyway."""
+    def fully_convolutional(self, images: Float[Array, "n h w c"], *, train: bool) -> Array:
+        """Returns the logits: global pooling is their mean over all positions."""
         return self(images, train=train)
 
 

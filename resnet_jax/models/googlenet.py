@@ -134,10 +134,7 @@ class GoogLeNet(nn.Module):
       dropout_rate: Share of the head's inputs that is dropped in training.
       auxiliary_dropout_rate: The same in the auxiliary heads.
       dtype: Type of the arithmetic; parameters, statistics, heads and logits are float32.
-      bn_momentum: Share of the running statistics that a step keeps.
-      bn_epsilon: Added to the variances.
-      bn_group_size: Images that share statistics, see `BatchNorm`.
-      bn_axis_name: Mapped axis over which such groups may span replicas.
+      bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
 
     The paper leaves the initialisation open. Kernels start as in Caffe's replication (uniformly
     with variance 1 / fan-in) and biases of convolutions at 0.2; before batch normalisation kernels
@@ -213,10 +210,8 @@ class GoogLeNet(nn.Module):
         x = nn.Dropout(self.dropout_rate, deterministic=deterministic, name="dropout")(x)
         return nn.Dense(self.num_classes, kernel_init=xavier, name="head")(x)
 
-    def fully_convolutional(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns the mean of the logits over all positions, which global pooling gives anyway."""
+    def fully_convolutional(self, images: Float[Array, "n h w c"], *, train: bool) -> Array:
+        """Returns the logits: global pooling is their mean over all positions."""
         return self(images, train=train)
 
 

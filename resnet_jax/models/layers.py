@@ -71,8 +71,7 @@ class HiddenLayers(nn.Module):
       dropout_on: Whether the "outputs" of both layers are dropped (the papers) or their "inputs"
         (torchvision's AlexNet).
       activation: Makes the activation, `activation(name=...)`; `None`: ReLU.
-      kernel_init: Initialiser of the kernels.
-      bias_init: Initialiser of the biases.
+      bias_init: Initialiser of the biases. Kernels start normally with deviation 0.01.
       dtype: Type of the arithmetic.
     """
 
@@ -80,7 +79,6 @@ class HiddenLayers(nn.Module):
     dropout_rate: float = 0.5
     dropout_on: DropoutOn = "outputs"
     activation: Callable[..., nn.Module] | None = None
-    kernel_init: Initializer = nn.initializers.normal(0.01)
     bias_init: Initializer = nn.initializers.zeros
     dtype: Dtype = jnp.float32
 
@@ -94,7 +92,7 @@ class HiddenLayers(nn.Module):
             x = nn.Dense(
                 self.units,
                 dtype=self.dtype,
-                kernel_init=self.kernel_init,
+                kernel_init=nn.initializers.normal(0.01),
                 bias_init=self.bias_init,
                 name=f"fc{i}",
             )(x)

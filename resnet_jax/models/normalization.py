@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,16 +13,6 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import InputError
 
 GroupSize = int | Literal["global"] | None
-
-
-class Normalised(Protocol):
-    """A network with the fields of batch normalisation, see `BatchNorm`."""
-
-    dtype: Dtype
-    bn_momentum: float
-    bn_epsilon: float
-    bn_group_size: GroupSize
-    bn_axis_name: str | None
 
 
 class BatchNorm(nn.Module):
@@ -135,13 +125,11 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-def batch_norm_of(network: Normalised) -> Callable[..., BatchNorm]:
-    """Returns the maker of a network's normalisations, `norm(name=..., scale_init=...)`."""
-    return functools.partial(
-        BatchNorm,
-        momentum=network.bn_momentum,
-        epsilon=network.bn_epsilon,
-        group_size=network.bn_group_size,
-        axis_name=network.bn_axis_name,
-        dtype=network.dtype,
-    )
+def batch_norm_of(network: nn.Module) -> Callable[..., BatchNorm]:
+    """Returns the maker of the normalisations of a network with the fields `bn_...` and `dtype`.
+
+    It is called as `norm(name=..., scale_init=...)`.
+    """
+    fields = ("bn_momentum", "bn_epsilon", "bn_group_size", "bn_axis_name", "dtype")
+    options = {field.removeprefix("bn_"): getattr(network, field) for field in fields}
+    return functools.partial(BatchNorm, **options)

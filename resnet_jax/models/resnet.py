@@ -10,7 +10,6 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
-from resnet_jax.errors import InputError
 from resnet_jax.models import checks
 from resnet_jax.models.blocks import (
     BottleneckBlock,
@@ -130,10 +129,7 @@ class ResNet(nn.Module):
       remat: Keep only the input of each block in training, and compute the block again for the
         gradients: less memory for one more forward pass. Numbers change by rounding only.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
-      bn_momentum: Share of the running statistics that a step keeps.
-      bn_epsilon: Added to the variances.
-      bn_group_size: Images that share statistics, see `BatchNorm`.
-      bn_axis_name: Mapped axis over which such groups may span replicas.
+      bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
 
     Raises:
       InputError: A field has a wrong value.
@@ -160,15 +156,11 @@ class ResNet(nn.Module):
         checks.one_of("stem", self.stem, get_args(StemKind))
         checks.one_of("shortcut", self.shortcut, (*get_args(ShortcutKind), None))
         checks.one_of("stride_on", self.stride_on, get_args(StrideOn))
-        checks.at_least_one(self, "num_classes", "width")
-        checks.statistics_group(self.bn_group_size)
         # Lists, as a config or JSON brings them, could not be hashed, and so not be static in jit.
         self.stage_sizes = tuple(self.stage_sizes)
         self.pool_padding = tuple(self.pool_padding)
-        if not self.stage_sizes or min(self.stage_sizes) < 1:
-            raise InputError(
-                f"stage_sizes is {self.stage_sizes}; each stage needs at least one block"
-            )
+        checks.at_least_one(self, "stage_sizes", "num_classes", "width")
+        checks.statistics_group(self.bn_group_size)
         strides = [self._stem_stride * 2**i for i in range(len(self.stage_sizes))]
         checks.one_of("output_stride", self.output_stride, (*strides, None))
         super().__post_init__()
@@ -211,10 +203,8 @@ class ResNet(nn.Module):
         small = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=small, name="head")(x)
 
-    def fully_convolutional(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns the mean of the logits over all positions, which global pooling gives anyway."""
+    def fully_convolutional(self, images: Float[Array, "n h w c"], *, train: bool) -> Array:
+        """Returns the logits: global pooling is their mean over all positions."""
         return self(images, train=train)
 
 

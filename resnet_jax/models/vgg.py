@@ -35,10 +35,7 @@ class VGG(FixedSizeTop):
       batch_norm: Normalise after every convolution.
       dropout_rate: Share of the outputs of the hidden layers that is dropped in training.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
-      bn_momentum: Share of the running statistics that a step keeps.
-      bn_epsilon: Added to the variances.
-      bn_group_size: Images that share statistics, see `BatchNorm`.
-      bn_axis_name: Mapped axis over which such groups may span replicas.
+      bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
 
     Convolutions start as in He et al. 2015, which trains all depths from scratch; the paper's
     normal draws of deviation 0.01 (here those of the fully connected layers) do so for `vgg11`

@@ -101,8 +101,11 @@ def test_networks_know_the_images_that_they_were_designed_for(name, shape):
             "num_classes is 0; it must be at least 1",
         ),
         (lambda: ResNet((1,), width=-16), "width is -16; it must be at least 1"),
-        (lambda: ResNet(()), r"stage_sizes is \(\); each stage needs at least one block"),
-        (lambda: ResNet([2, 0]), r"stage_sizes is \(2, 0\); each stage needs at least one block"),
+        (lambda: ResNet(()), r"stage_sizes is \(\); it needs numbers, each of them at least 1"),
+        (
+            lambda: ResNet([2, 0]),
+            r"stage_sizes is \(2, 0\); it needs numbers, each of them at least 1",
+        ),
         *(
             (
                 lambda group=group: create_model("resnet18", bn_group_size=group),

@@ -7,7 +7,6 @@ import pytest
 from flax import linen as nn
 
 from resnet_jax.models import registry
-from resnet_jax.models.layers import HiddenLayers
 from resnet_jax.models.variant import Variant
 from resnet_jax.parallel import Replicas
 from resnet_jax.training import init_state, make_train_step, train
@@ -22,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 class TwoHeads(nn.Module):
-    """Hidden layers with dropout, a head, and an auxiliary one with dropout of its own."""
+    """Two hidden layers with dropout, a head, and an auxiliary one with dropout of its own."""
 
     num_classes: int = 10
     dropout_rate: float = 0.5
@@ -30,11 +29,11 @@ class TwoHeads(nn.Module):
     @nn.compact
     def __call__(self, images, *, train):
         x = images.reshape(images.shape[0], -1)
-        init = nn.initializers.lecun_normal()
-        hidden = HiddenLayers(UNITS, self.dropout_rate, kernel_init=init, name="hidden")
-        x = hidden(x, train=train)
+        still = not train or self.is_initializing()
+        for i in (1, 2):
+            x = nn.relu(nn.Dense(UNITS, name=f"fc{i}")(x))
+            x = nn.Dropout(self.dropout_rate, deterministic=still, name=f"dropout{i}")(x)
         if train or self.is_initializing():
-            still = self.is_initializing()
             y = nn.Dropout(self.dropout_rate, deterministic=still, name="auxiliary_dropout")(x)
             logits = nn.Dense(self.num_classes, name="auxiliary")(y)
             if not self.is_initializing():
