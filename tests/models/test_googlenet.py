@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import InputError, create_model
-from resnet_jax.models import GoogLeNet
+from resnet_jax.models import GoogLeNet, googlenet
 from tests.models.shapes import (
     KEY,
     check_draws_in_training_only,
@@ -49,9 +49,16 @@ MODULES = {
     "5b": (7, 1024, (384, 192, 384, 48, 128, 128)),
 }
 
-GRADIENTS = pytest.mark.parametrize(
-    "gradients", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+FEW = {**NARROW, "num_classes": 4}
+"""Fields of networks of few modules: others than `NARROW`, as traces are kept by the fields."""
+
+
+@pytest.fixture
+def few_modules(monkeypatch):
+    """Leaves the modules before which, or after which, there is something else."""
+    for table in (googlenet.TABLE_1, MODULES):
+        for name in table.keys() - {"3b", "4a", "4d", "4e"}:
+            monkeypatch.delitem(table, name)
 
 
 def without_auxiliary_heads(params):
@@ -93,9 +100,15 @@ def paper(x, p, s, train):
 
 
 @needs_torch
-@GRADIENTS
-def test_the_papers_form_equals_torch(gradients):
-    compare(create_model("googlenet", **NARROW), 224, paper, gradients=gradients)
+@pytest.mark.usefixtures("few_modules")
+def test_a_few_modules_of_the_papers_form_equal_torch():
+    compare(create_model("googlenet", **FEW), 224, paper)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_the_papers_form_equals_torch():
+    compare(create_model("googlenet", **NARROW), 224, paper)
 
 
 def torchvision(width, units, classes):
@@ -187,20 +200,29 @@ def torchvision_name(path, width):
     return name, (4, 4, 2 * width) if name.endswith("fc1") else None
 
 
-@needs_torch
-@GRADIENTS
-def test_torchvisions_form_equals_torch(gradients):
-    width = NARROW["width"]
+def compare_with_torchvisions(fields):
+    width, classes = fields["width"], fields["num_classes"]
     names = functools.partial(torchvision_name, width=width)
     compare(
-        create_model("googlenet_bn", **NARROW),
+        create_model("googlenet_bn", **fields),
         76,
-        functools.partial(run_module, functools.partial(torchvision, width, 6, 5)),
+        functools.partial(run_module, functools.partial(torchvision, width, 6, classes)),
         batch=8,
         convert=functools.partial(torch_names, names=names),
         tolerance=1e-4,
-        gradients=gradients,
     )
+
+
+@needs_torch
+@pytest.mark.usefixtures("few_modules")
+def test_a_few_modules_of_torchvisions_form_equal_torch():
+    compare_with_torchvisions(FEW)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_torchvisions_form_equals_torch():
+    compare_with_torchvisions(NARROW)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +254,9 @@ def test_sizes_of_the_modules(name):
     assert found["head"] == (1000,)
 
 
+@pytest.mark.usefixtures("few_modules")
 def test_types():
-    check_types(create_model("googlenet_bn", **NARROW), 31)
+    check_types(create_model("googlenet_bn", **FEW), 31)
 
 
 @pytest.mark.parametrize("rate", ["dropout_rate", "auxiliary_dropout_rate"])

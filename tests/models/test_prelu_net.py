@@ -49,7 +49,7 @@ COUNTS = {
 }
 
 
-def network(x, p, s, train, convolutions):
+def network(x, p, s, train, stage_sizes):
     """Returns the network of table 3."""
 
     def rectify(x, p):
@@ -65,7 +65,7 @@ def network(x, p, s, train, convolutions):
         return torch.stack([torch.stack(row, -1) for row in cells], -2)
 
     x = rectify(convolve(x, p["conv1"], 2), p["prelu1"])
-    for stage in (2, 3, 4):
+    for stage, convolutions in enumerate(stage_sizes, 2):
         x = F.max_pool2d(x, 2, 2)
         for i in range(1, convolutions + 1):
             x = rectify(convolve(x, p[f"conv{stage}_{i}"]), p[f"prelu{stage}_{i}"])
@@ -77,17 +77,20 @@ def network(x, p, s, train, convolutions):
 
 
 @needs_torch
+@pytest.mark.parametrize(("stage_sizes", "pixels"), [((1, 2, 1), 224), ((1, 1, 2), 15)])
+def test_shorter_networks_equal_torch(stage_sizes, pixels):
+    reference = functools.partial(network, stage_sizes=stage_sizes)
+    module = create_model("prelu_net_a", stage_sizes=stage_sizes, **NARROW)
+    compare(module, pixels, reference)
+
+
+@needs_torch
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "pixels"),
-    [
-        ("prelu_net_a", 224),
-        pytest.param("prelu_net_b", 40, marks=pytest.mark.slow),
-        ("prelu_net_c", 15),
-    ],
+    ("name", "pixels"), [("prelu_net_a", 224), ("prelu_net_b", 40), ("prelu_net_c", 15)]
 )
 def test_equals_torch(name, pixels):
-    _, convolutions, _ = MODELS[name]
-    reference = functools.partial(network, convolutions=convolutions)
+    reference = functools.partial(network, stage_sizes=(MODELS[name][1],) * 3)
     compare(create_model(name, **NARROW), pixels, reference)
 
 

@@ -50,7 +50,7 @@ class PreActivation(ResidualBlock):
 
 def test_a_block_of_ones_own():
     options = {"num_classes": 4, "remat": True, "output_stride": 4}
-    model = ResNet((1, 2), block=PreActivation, width=8, **options)
+    model = ResNet((1, 1), block=PreActivation, width=8, **options)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
 
     @functools.partial(jax.jit, compiler_options=QUICK)

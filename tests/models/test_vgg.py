@@ -88,8 +88,9 @@ def torchvision(depth, batch_norm, width, units, classes):
     ("depth", "batch_norm", "pixels"),
     [
         (11, False, 224),
-        (13, True, 64),
-        (16, False, 64),
+        (11, True, 64),
+        pytest.param(13, True, 64, marks=pytest.mark.slow),
+        pytest.param(16, False, 64, marks=pytest.mark.slow),
         pytest.param(19, False, 32, marks=pytest.mark.slow),
         pytest.param(16, True, 64, marks=pytest.mark.slow),
         pytest.param(19, True, 64, marks=pytest.mark.slow),
