@@ -94,7 +94,7 @@ def load_exported(path: epath.PathLike) -> export.Exported:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # flatbuffers raises many kinds for other files
-        raise InputError(f"{path} is no exported program, or a damaged one: {error}") from error
+        raise InputError(f"{path} is not an exported program, or is damaged: {error}") from error
 
 
 def _check_flatbuffers() -> None:

@@ -83,7 +83,7 @@ def _refusing(where: str) -> Iterator[None]:
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
-            f"{where} describes no preprocessing that is known here ({wrong}); give one explicitly"
+            f"{where} describes an unknown preprocessing ({wrong}); give one explicitly"
         ) from error
 
 
@@ -182,13 +182,13 @@ def _checked(size: Json, resize: Json, interpolation: Json, mean: Json, std: Jso
 
 def _positive(value: Json) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PIXELS:
-        raise ValueError(f"{value!r} is no number of pixels")
+        raise ValueError(f"{value!r} is not a number of pixels")
     return value
 
 
 def _number(value: Json) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return float(value)
 
 

@@ -44,7 +44,7 @@ def read_source(source: epath.PathLike) -> tuple[epath.Path, Contents]:
     contents = _read_file(path)
     for name in contents.arrays:
         if not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise InputError(f"{path} has the name {name[:_LONGEST_NAME]!a}, which is no name")
+            raise InputError(f"{path} has the name {name[:_LONGEST_NAME]!a}, which is not a name")
     return path, contents._replace(
         arrays=_without_wrappers(contents.arrays),
         config=config or contents.config,
@@ -114,9 +114,7 @@ def _read_file(path: epath.Path) -> Contents:
         blobs, name = read_caffe(path)
         return Contents(blobs, {ENTRY: name} if name.startswith("{") else {})
     if path.suffix != ".safetensors" and magic[8:] != b"{":  # the header, behind its length
-        raise InputError(
-            f"{path} is no file of weights: neither of safetensors, nor of PyTorch, Keras or Caffe"
-        )
+        raise InputError(f"{path} is not a file of weights of safetensors, PyTorch, Keras or Caffe")
     return Contents(*read_safetensors(path))
 
 

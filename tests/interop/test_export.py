@@ -146,7 +146,7 @@ def test_other_files_are_refused(network, tmp_path):
     content = export.export_stablehlo(model, variables, shape, platforms=["cpu"])
     for wrong in (b"", b"<html></html>", bytes(1000), content[:200]):
         (tmp_path / "wrong").write_bytes(wrong)
-        with pytest.raises(InputError, match="wrong is no exported program, or a damaged one"):
+        with pytest.raises(InputError, match="wrong is not an exported program, or is damaged"):
             export.load_exported(tmp_path / "wrong")
 
 

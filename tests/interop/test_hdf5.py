@@ -90,10 +90,10 @@ def datatype(file, elsewhere):
         (petabytes_in_pieces, "its arrays up to more/kernel are larger than the file"),
         (bomb, "its arrays up to more/kernel are larger than the file"),
         (many_names, r"unexpected: more/0 \(100000,\)$"),
-        (text, "more/kernel is of type object and no array of numbers"),
-        (compound, "more/kernel is of type .* and no array of numbers"),
-        (reference, "more/kernel is of type object and no array of numbers"),
-        (datatype, "more is no array"),
+        (text, "more/kernel is of type object, not an array of numbers"),
+        (compound, "more/kernel is of type .*, not an array of numbers"),
+        (reference, "more/kernel is of type object, not an array of numbers"),
+        (datatype, "more is not an array"),
     ],
 )
 def test_contents_beyond_the_file_are_refused(tmp_path, good, change, message):

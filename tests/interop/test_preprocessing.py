@@ -156,12 +156,12 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
                     "pretrained_cfg": {"crop_mode": "squash", "input_size": [3, 8, 8]},
                 }
             },
-            "timm's pretrained_cfg describes no preprocessing .*crop_mode is 'squash'",
+            "timm's pretrained_cfg describes an unknown preprocessing .*crop_mode is 'squash'",
         ),
         (
             "timm",
             {"config": {**TIMM, "pretrained_cfg": {}}},
-            r"no preprocessing that is known here \(it lacks 'input_size'\); give one explicitly",
+            r"an unknown preprocessing \(it lacks 'input_size'\); give one explicitly",
         ),
         (
             "huggingface",
@@ -174,7 +174,7 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
         (
             "huggingface",
             {"preprocessor_config": CONVNEXT | {"size": 384}},
-            "preprocessor_config.json describes no .*squashed to 384 pixels by ConvNext",
+            "preprocessor_config.json describes .*squashed to 384 pixels by ConvNext",
         ),
         (
             "huggingface",
@@ -184,7 +184,7 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
         (
             "huggingface",
             {"preprocessor_config": CONVNEXT | {"resample": 0}},
-            "describes no preprocessing",
+            "describes an unknown preprocessing",
         ),
         (
             "huggingface",
@@ -194,7 +194,7 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
         (
             "huggingface",
             {"preprocessor_config": CROPPED | {"size": {"height": 224, "width": 256}}},
-            "describes no preprocessing",
+            "describes an unknown preprocessing",
         ),
     ],
 )

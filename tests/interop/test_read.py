@@ -109,9 +109,9 @@ FIRST = "layer1.0.conv1.weight"
         ),
         (
             without("conv1.weight"),
-            "it is no network that is known here: it has none of conv1.weight, resnet",
+            "it is not a network that is known here: it has none of conv1.weight, resnet",
         ),
-        (without(FIRST), "it is no residual network: it has no layer1.0.conv1.weight$"),
+        (without(FIRST), "it is not a residual network: layer1.0.conv1.weight is missing$"),
         (without("fc.weight"), "fc.weight is not there, and has to have 2 dimensions"),
         (plus(**{"conv1.weight": np.ones(3, np.float32)}), r"conv1.weight is \(3,\), and has to"),
         (
@@ -152,10 +152,10 @@ def test_a_tower_of_stages_is_not_climbed(tmp_path):
         ({"shortcut": []}, r"shortcut is \(\); it must be one of"),
         ({"shortcut": {}}, r"says of its network .*'shortcut': {}"),
         ({"bn_epsilon": "much"}, "its network cannot be made"),
-        ({"image_size": 10**9}, "the metadata describes no preprocessing that is known here"),
-        ({"resize": 10**9}, "1000000000 is no number of pixels"),
-        ({"mean": [1e400]}, "the metadata describes no preprocessing"),
-        ({"std": [0.0, 0.0, 0.0]}, "the metadata describes no preprocessing"),
+        ({"image_size": 10**9}, "the metadata describes an unknown preprocessing"),
+        ({"resize": 10**9}, "1000000000 is not a number of pixels"),
+        ({"mean": [1e400]}, "the metadata describes an unknown preprocessing"),
+        ({"std": [0.0, 0.0, 0.0]}, "the metadata describes an unknown preprocessing"),
     ],
 )
 def test_metadata_of_other_values_are_refused(tmp_path, entry, message):

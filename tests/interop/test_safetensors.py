@@ -67,7 +67,7 @@ def one(shape, end, *, start=0, dtype="F32"):
         (with_header({"a\x1b[2J": one([1], 4)}, bytes(4)), r"has the name 'a\\x1b\[2J'"),
         (
             with_header({"a": one([1], 4)}, bytes(4)),
-            "is no network that is known here: it has none of",
+            "is not a network that is known here: it has none of",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_other_networks_and_variables_are_refused():
     network = small_network()
     variables = random_variables(network)
     with pytest.raises(
-        InputError, match="x: Other is none of the networks here, which are ResNet, AlexNet"
+        InputError, match="x: Other is not one of the networks here, which are ResNet, AlexNet"
     ):
         of_variables(Other(), variables, Preprocessing(), "x")  # pyrefly: ignore
     del variables["params"]["head"]["bias"]

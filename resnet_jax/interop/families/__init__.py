@@ -52,7 +52,7 @@ def key_maps(network_class: type[nn.Module]) -> Mapping[DialectName, KeyMap]:
     if network_class not in network_classes().values():
         known = ", ".join(network_classes())
         name = network_class.__name__
-        raise InputError(f"{name} is none of the networks here, which are {known}")
+        raise InputError(f"{name} is not one of the networks here, which are {known}")
     return _KEY_MAPS.get(network_class, _OURS)
 
 
@@ -90,4 +90,6 @@ def recognise(
             return each, name
     typical = ", ".join(dict.fromkeys(candidate.typical for _, _, candidate in candidates))
     shown = ", ".join(sorted(shapes)[:_SHOWN])
-    raise InputError(f"it is no network that is known here: it has none of {typical}, but {shown}")
+    raise InputError(
+        f"it is not a network that is known here: it has none of {typical}, but {shown}"
+    )

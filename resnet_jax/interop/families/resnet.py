@@ -44,7 +44,7 @@ def _fields(shapes: OurShapes) -> Fields:
     if not stage_sizes:
         missing = shapes.key(_first(1, 1))
         assert missing is not None
-        raise InputError(f"it is no residual network: it has no {missing.name}")
+        raise InputError(f"it is not a residual network: {missing.name} is missing")
     side, _, _, width = shapes.require(_KERNEL, 4)
     bottleneck = shapes.get("params/stage1/block1/conv3/kernel") is not None
     return {

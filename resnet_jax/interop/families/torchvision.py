@@ -113,7 +113,7 @@ def _vgg_fields(shapes: OurShapes) -> Fields:
 
     stage_sizes = tuple(itertools.takewhile(bool, convolutions()))
     if not stage_sizes:
-        raise InputError(f"it is no VGG network: it has no {_VGG_FIRST}")
+        raise InputError(f"it is not a VGG network: {_VGG_FIRST} is missing")
     batch_norm = shapes.get("batch_stats/bn1_1/mean") is not None
     return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **_vgg_widths(shapes)}
 

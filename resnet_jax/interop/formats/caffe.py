@@ -25,7 +25,7 @@ _MESSAGES = {
     "OldLayer": {"name": (4, "bytes"), "blobs": (6, "[bytes]")},
     "Blob": {
         **{side: (i, "int32") for i, side in enumerate(("num", "channels", "height", "width"), 1)},
-        **{"data": (5, "[bytes]"), "shape": (7, "bytes"), "double_data": (8, "[bytes]")},
+        **{"data": (5, "[bytes]"), "shape": (7, "bytes")},
     },
     "Shape": {"dim": (1, "[int64]")},
 }
@@ -52,18 +52,16 @@ def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
             raise InputError("it has more layers than any network")
         for i, content in enumerate([*net.old_layers, *net.layers]):
             layer = _decoded("OldLayer" if i < len(net.old_layers) else "Layer", content)
-            name = _text(layer.name)
-            if len(name) > _LONGEST_NAME:
-                raise InputError("it has a name that is none")
-            if len(blobs) + len(layer.blobs) > _MOST_BLOBS:
-                raise InputError("it has more blobs than any network")
+            name = layer.name.decode(errors="replace")
+            if len(name) > _LONGEST_NAME or len(blobs) + len(layer.blobs) > _MOST_BLOBS:
+                raise InputError("it has longer names or more blobs than any network")
             for i, blob in enumerate(layer.blobs):
                 if f"{name}/{i}" in blobs:
                     raise InputError(f"the layer {name[:60]!a} is there twice")
                 blobs[f"{name}/{i}"] = _array(blob)
         if not blobs:
             raise InputError("it has no layer with numbers")
-        return blobs, _text(net.name)
+        return blobs, net.name.decode(errors="replace")
     except InputError as error:
         raise InputError(f"{path} cannot be read as a caffemodel: {error}") from error
 
@@ -78,7 +76,7 @@ def read_mean_image(path: epath.PathLike) -> Float32[np.ndarray, "h w 3"]:
         if blob.ndim != 3 or blob.shape[0] != 3:
             raise InputError(f"it has the shape {blob.shape} and not (3, height, width)")
         if not np.isfinite(blob).all():
-            raise InputError("it has numbers that are none")
+            raise InputError("it has numbers that are not finite")
     except InputError as error:
         raise InputError(f"{path} cannot be read as a mean image: {error}") from error
     return blob[::-1].transpose(1, 2, 0).astype(np.float32)
@@ -92,8 +90,8 @@ def write_caffe(
 ) -> None:
     """Writes a net with nothing but its blobs, which Caffe copies into a net of its own.
 
-    Those that are not float64 are written as float32. A path that is not a `.caffemodel` is a
-    folder to be made, which takes the mean image too (of images of 0 to 255, RGB).
+    They are written as float32. A path that is not a `.caffemodel` is a folder to be made, which
+    takes the mean image too (of images of 0 to 255, RGB).
     """
     classes = _classes()
     layers: dict[str, dict[int, np.ndarray]] = {}
@@ -148,7 +146,7 @@ def _decoded(kind: str, content: bytes):
     try:
         return getattr(_classes(), kind).FromString(content)
     except DecodeError as error:
-        raise InputError(f"it is no message of protocol buffers ({error})") from error
+        raise InputError(f"it is not a message of protocol buffers ({error})") from error
 
 
 def _array(content: bytes) -> np.ndarray:
@@ -161,11 +159,9 @@ def _array(content: bytes) -> np.ndarray:
         shape = tuple(getattr(blob, side) if blob.HasField(side) else 1 for side in sides)
         while len(shape) > 1 and shape[0] == 1:  # all blobs had four dimensions
             shape = shape[1:]
-    rows = [*blob.data, *blob.double_data]
-    dtype = np.dtype("<f8" if blob.double_data else "<f4")
-    if len(rows) != 1 or len(rows[0]) % dtype.itemsize:
-        raise InputError("a blob has no numbers, or they do not stand in one row")
-    numbers = np.frombuffer(rows[0], dtype)
+    if len(blob.data) != 1 or len(blob.data[0]) % 4:
+        raise InputError("a blob has no numbers of float32, or they do not stand in one row")
+    numbers = np.frombuffer(blob.data[0], "<f4")
     if len(shape) > _MOST_DIMENSIONS or min(shape, default=1) < 1:
         raise InputError(f"a blob has the shape {shape[:_MOST_DIMENSIONS]}")
     if math.prod(shape) != len(numbers):
@@ -173,17 +169,9 @@ def _array(content: bytes) -> np.ndarray:
     return numbers.reshape(shape)
 
 
-def _text(content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InputError("it has a name that is no text") from error
-
-
 def _encoded(array: np.ndarray) -> bytes:
     """Returns a blob."""
-    classes, double = _classes(), array.dtype == np.float64
+    classes = _classes()
     blob = classes.Blob(shape=classes.Shape(dim=array.shape).SerializeToString())
-    numbers = array.astype("<f8" if double else "<f4").tobytes()
-    (blob.double_data if double else blob.data).append(numbers)
+    blob.data.append(array.astype("<f4").tobytes())
     return blob.SerializeToString()

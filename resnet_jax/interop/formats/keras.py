@@ -123,56 +123,37 @@ def _read_hdf5(content: bytes) -> tuple[dict[str, np.ndarray], _Texts]:
     HDF5's own library allocates up to 4 GiB for a text of variable length before it looks; no other
     number in a file makes it allocate more than the file has.
     """
-    library = _h5py()
-    items: list[tuple[str, Any]] = []
+    library, spare = _h5py(), len(content)
+    arrays: dict[str, np.ndarray] = {}
+    texts: _Texts = {}
     try:
         with library.File(io.BytesIO(content), "r") as file:
+            items: list[tuple[str, Any]] = [("", file)]
             file.visititems(lambda path, item: items.append((path, item)))
-            return _contents([("", file), *items], library, len(content))
+            for path, item in items:
+                if isinstance(item, library.Group):
+                    for name in ("name", "model_config", ENTRY):
+                        text = item.attrs.get(name)
+                        if isinstance(text, str | bytes):
+                            texts[path, name] = text.decode() if isinstance(text, bytes) else text
+                    continue
+                if not isinstance(item, library.Dataset):
+                    raise InputError(f"{path} is not an array")
+                if item.is_virtual or item.external:
+                    raise InputError(f"{path} is in another file; nothing of it was read")
+                if item.dtype.kind not in "fiub" or not item.size:
+                    raise InputError(f"{path} is of type {item.dtype}, not an array of numbers")
+                spare -= item.nbytes  # compressed, or not written at all, it can claim more
+                if spare < 0:
+                    raise InputError(f"its arrays up to {path} are larger than the file")
+                array = np.asarray(item[()])
+                arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise anything
         reason = str(error).strip().splitlines() or [repr(error)]
         raise InputError(f"its HDF5 is damaged ({reason[0]})") from error
-
-
-def _contents(
-    items: Iterable[tuple[str, Any]], library: ModuleType, spare: int
-) -> tuple[dict[str, np.ndarray], _Texts]:
-    """Returns the contents of groups and arrays that have `spare` bytes at most."""
-    arrays: dict[str, np.ndarray] = {}
-    texts: _Texts = {}
-    for path, item in items:
-        if isinstance(item, library.Group):
-            for name in ("name", "model_config", ENTRY):
-                if (text := _text(library, item, name)) is not None:
-                    texts[path, name] = text
-            continue
-        if not isinstance(item, library.Dataset):
-            raise InputError(f"{path} is no array")
-        if item.is_virtual or item.external:
-            raise InputError(f"{path} is in another file; nothing of it was read")
-        if item.dtype.kind not in "fiub" or not item.size:
-            raise InputError(f"{path} is of type {item.dtype} and no array of numbers")
-        spare -= item.nbytes  # filters, or an array of which nothing is written, can claim more
-        if spare < 0:
-            raise InputError(f"its arrays up to {path} are larger than the file")
-        array = np.asarray(item[()])
-        arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return arrays, texts
-
-
-def _text(library: ModuleType, group: Any, name: str) -> str | None:
-    """Returns an attribute of a group if it is a text."""
-    if name not in group.attrs:
-        return None
-    attribute = group.attrs.get_id(name)
-    if attribute.shape != () or library.check_string_dtype(attribute.dtype) is None:
-        return None
-    if attribute.dtype.itemsize > _MOST_TEXT:
-        raise InputError(f"its {name} is longer than any network's")
-    text = group.attrs[name]
-    return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def _by_layer(arrays: Mapping[str, np.ndarray], texts: _Texts) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import math
 import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -117,10 +117,8 @@ def _read(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
     arrays, spare = {}, file_size
     for name, tensor in _state_dict(_interpret(archive.read(descriptions[0]))).items():
         (dtype, key, size), offset, shape, strides = tensor
-        if (
-            not 0 <= len(shape) == len(strides) <= _MOST_DIMENSIONS
-            or min((offset, *strides, *(n - 1 for n in shape))) < 0
-        ):
+        least = min((offset, *strides, *(n - 1 for n in shape)))
+        if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS or least < 0:
             raise InputError(f"{name} has the shape {shape}, strides {strides} and offset {offset}")
         member = members.get(f"{prefix}data/{key}")
         if member is None:
@@ -243,12 +241,16 @@ def _make(function: _Value, arguments: _Value) -> _Value:
             return {}
         case (
             _Name("torch._utils _rebuild_tensor_v2"),
-            (_Storage() as storage, int(offset), tuple(shape), tuple(strides), *_),
+            (_Storage() as storage, int(offset), shape, strides, *_),
         ):
-            if any(type(number) is not int for number in (*shape, *strides)):
-                raise TypeError("a shape that is not of integers")
-            return _Tensor(storage, offset, shape, strides)
+            return _Tensor(storage, offset, _integers(shape), _integers(strides))
         case _Name("torch._utils _rebuild_parameter"), (_Tensor() as tensor, *_):
             return tensor
         case _:
             raise InputError("it calls something that is not a tensor; nothing was run")
+
+
+def _integers(values: _Value) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or any(type(value) is not int for value in values):
+        raise TypeError("a shape that is not a tuple of integers")
+    return cast(tuple[int, ...], values)
