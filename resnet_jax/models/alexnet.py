@@ -43,7 +43,7 @@ class AlexNet(FixedSizeTop):
     hidden layers, and else at 0 (section 5 of the paper).
 
     Raises:
-      InputError: A field has a wrong value.
+      InputError: A field has a wrong value, or images are too small.
     """
 
     num_classes: int = 1000
@@ -117,7 +117,7 @@ class ZFNet(FixedSizeTop):
     Kernels start normally with deviation 0.01, biases at 0 (section 3 of the paper).
 
     Raises:
-      InputError: A field has a wrong value.
+      InputError: A field has a wrong value, or images are too small.
     """
 
     num_classes: int = 1000

@@ -111,9 +111,7 @@ class BNInception(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
+    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
         unit = functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)
         x = images.astype(self.dtype)

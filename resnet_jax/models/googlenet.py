@@ -141,7 +141,7 @@ class GoogLeNet(nn.Module):
     start as in He et al. 2015.
 
     Raises:
-      InputError: A field has a wrong value.
+      InputError: A field has a wrong value, or images are too small.
     """
 
     num_classes: int = 1000
@@ -167,14 +167,8 @@ class GoogLeNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
-
-        Raises:
-          InputError: The images are too small.
-        """
+    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
+        """Returns float32 logits; `train` needs `rngs={"dropout": key}`."""
         checks.at_least_pixels("GoogLeNet", images, 31)
         paper = self.form == "paper"
         unit = functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)

@@ -178,26 +178,15 @@ class FixedSizeTop(nn.Module):
     Its `_forward(images, vectors, train=...)` makes their inputs by `vectors(maps, size)`.
     """
 
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
+    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
 
         With batch normalisation, `train` normalises by the batch and updates `batch_stats`.
-
-        Raises:
-          InputError: The images are too small.
         """
         return self._forward(images, cells, train=train)
 
-    def fully_convolutional(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns the mean of the logits over all windows of that size of the last maps.
-
-        Raises:
-          InputError: The images are too small.
-        """
+    def fully_convolutional(self, images: Float[Array, "n h w c"], *, train: bool) -> Array:
+        """Returns the mean of the logits over all windows of that size of the last maps."""
         return self._forward(images, windows, train=train).mean(axis=(1, 2))
 
     def _forward(

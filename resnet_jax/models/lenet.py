@@ -160,7 +160,7 @@ class LeNet5(nn.Module):
       dtype: Type of the arithmetic; parameters, outputs and logits are float32.
 
     Raises:
-      InputError: A field has a wrong value.
+      InputError: A field has a wrong value, or images another size.
     """
 
     num_classes: int = 10
@@ -184,14 +184,8 @@ class LeNet5(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "n 32 32 c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns float32 logits; `train` makes no difference.
-
-        Raises:
-          InputError: The images have another size.
-        """
+    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
+        """Returns float32 logits; `train` makes no difference."""
         if images.shape[1:3] != (32, 32):
             height, width = images.shape[1:3]
             raise InputError(

@@ -64,7 +64,7 @@ class PReLUNet(nn.Module):
     pyramid's bins are those of He et al. 2014, see `adaptive_pool`, from the finest level on.
 
     Raises:
-      InputError: A field has a wrong value.
+      InputError: A field has a wrong value, or images are too small.
     """
 
     num_classes: int = 1000
@@ -85,14 +85,8 @@ class PReLUNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
-        """Returns float32 logits; `train` needs `rngs={"dropout": key}`.
-
-        Raises:
-          InputError: The images are too small.
-        """
+    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
+        """Returns float32 logits; `train` needs `rngs={"dropout": key}`."""
         checks.at_least_pixels("PReLU-net", images, 2 ** (len(self.stage_sizes) + 1) - 1)
         x = self._convolve(images.astype(self.dtype), self.stem_filters, "1", size=7, stride=2)
         for i, (convolutions, filters) in enumerate(

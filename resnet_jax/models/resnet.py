@@ -170,9 +170,7 @@ class ResNet(nn.Module):
         return 4 if self.stem == "imagenet" else 1
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "n h w c"], *, train: bool
-    ) -> Float[Array, "n num_classes"]:
+    def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
         norm = batch_norm_of(self)
         x = Stem(self.width, self.stem, self.pool_padding, norm, self.dtype, name="stem")(

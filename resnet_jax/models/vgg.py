@@ -42,7 +42,7 @@ class VGG(FixedSizeTop):
     only, from whose layers the paper started the deeper ones.
 
     Raises:
-      InputError: A field has a wrong value.
+      InputError: A field has a wrong value, or images are too small.
     """
 
     stage_sizes: Sequence[int]

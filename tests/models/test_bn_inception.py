@@ -34,9 +34,9 @@ MODULES = {name: rest for name, *rest in map(str.split, FIGURE.split("\n")[1:-1]
 @pytest.fixture
 def few_modules(monkeypatch):
     """Leaves one module of each kind: with average pooling, of stride 2, with max-pooling."""
-    for table in (bn_inception.FIGURE_5, MODULES):
-        for name in table.keys() - {"3a", "3c", "5b"}:
-            monkeypatch.delitem(table, name)
+    for place in ("resnet_jax.models.bn_inception.FIGURE_5", f"{__name__}.MODULES"):
+        table = bn_inception.FIGURE_5 if place.endswith("FIGURE_5") else MODULES
+        monkeypatch.setattr(place, {name: table[name] for name in ("3a", "3c", "5b")})
 
 
 def network(x, p, s, train):
@@ -77,7 +77,8 @@ def network(x, p, s, train):
 @needs_torch
 @pytest.mark.usefixtures("few_modules")
 def test_one_module_of_each_kind_equals_torch():
-    compare(create_model("bn_inception", **FEW), 64, network, batch=8, tolerance=1e-4)
+    module = create_model("bn_inception", **FEW)
+    compare(module, 64, network, batch=8, tolerance=1e-4, gradients=False)
 
 
 @needs_torch
