@@ -37,9 +37,8 @@ def export_stablehlo(
       model: The network.
       variables: Its `params` and `batch_stats`.
       image_shape: Height, width and channels of its images.
-      statistics: Mean and deviation that images are normalised with. With them the program takes
-        pixels as files have them, uint8 [n, h, w, c]; without them it takes float32 images that
-        are normalised already. It returns float32 logits [n, num_classes].
+      statistics: With them the program takes pixels, uint8 [n, h, w, c], and normalises them;
+        without, float32 images that are normalised. It returns float32 logits [n, num_classes].
       platforms: Of "cpu", "cuda" and "tpu".
 
     Raises:
@@ -51,10 +50,8 @@ def export_stablehlo(
     for platform in platforms:
         if platform not in PLATFORMS:
             raise unknown("platform", platform, PLATFORMS)
-    if not platforms:
-        raise InputError(f"a program needs a platform, such as {PLATFORMS[0]!r}")
-    if len(set(platforms)) < len(platforms):
-        raise InputError(f"the platforms are {', '.join(platforms)}; name each of them once")
+    if not platforms or len(set(platforms)) < len(platforms):
+        raise InputError(f"the platforms are {platforms}; name one or more, each of them once")
 
     def logits_of(images: Shaped[Array, "n h w c"]) -> Float[Array, "n classes"]:
         if statistics is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -107,7 +107,7 @@ def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
         raise ValueError(f"rescale_factor is {config['rescale_factor']}")
     interpolation = _PILLOW[int(config.get("resample", 3))]  # pyrefly: ignore
     processor = config.get("image_processor_type", config.get("feature_extractor_type"))
-    resize = _side(config["size"])
+    resize = int(_side(config["size"]))  # pyrefly: ignore
     if "crop_size" in config and config.get("do_center_crop", True):
         size = _side(config["crop_size"])
     elif str(processor).startswith("ConvNext") and resize < _CONVNEXT_SQUASHES:
@@ -161,40 +161,23 @@ def to_hugging_face(preprocessing: Preprocessing) -> dict[str, Json]:
     }
 
 
-def _checked(size: Json, resize: Json, interpolation: Json, mean: Json, std: Json) -> Preprocessing:
+def _checked(size: Any, resize: Any, interpolation: Any, mean: Any, std: Any) -> Preprocessing:
     check_interpolation(str(interpolation))
-    match mean, std:
-        case [*means], [*stds] if len(means) == len(stds):
-            pass
-        case _:
-            raise ValueError(f"mean is {mean!r} and std is {std!r}")
-    result = Preprocessing(
-        _positive(size),
-        _positive(resize),
-        cast(Interpolation, interpolation),
-        tuple(_number(x) for x in means),
-        tuple(_number(x) for x in stds),
-    )
-    if result.resize < result.image_size or min(result.std) <= 0:
-        raise ValueError(f"{result.resize} pixels have no crop of {result.image_size}")
-    return result
+    mean, std = (tuple(map(float, numbers)) for numbers in (mean, std))
+    sides = type(size) is type(resize) is int and 1 <= size <= resize <= _MOST_PIXELS
+    if (
+        not sides
+        or len(mean) != len(std)
+        or min(std) <= 0
+        or not all(map(math.isfinite, mean + std))
+    ):
+        raise ValueError(f"{size} of {resize} pixels, mean {mean} and std {std}")
+    return Preprocessing(size, resize, interpolation, mean, std)
 
 
-def _positive(value: Json) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PIXELS:
-        raise ValueError(f"{value!r} is not a number of pixels")
-    return value
-
-
-def _number(value: Json) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _side(size: Json) -> int:
+def _side(size: Json) -> Json:
     match size:
         case {"height": height, "width": width} if height != width:
             raise ValueError(f"size is {size}")
         case {"shortest_edge": side} | {"height": side} | side:
-            return _positive(side)
+            return side

@@ -133,18 +133,20 @@ def _write(
 
 
 def _check_suffix(path: epath.Path, dialect: DialectName) -> None:
-    if dialect == "keras":
-        if path.suffix != ".h5" or path.name.endswith(".weights.h5"):
-            raise InputError(
-                f"{path} is not written: give NAME.h5, which Keras reads with load_weights (and "
-                "not NAME.weights.h5, by which it knows another layout)"
-            )
-        return
-    takes, reads = ".safetensors", ", which PyTorch reads with safetensors.torch.load_file"
+    takes, reads = (
+        ".safetensors",
+        ", which PyTorch reads with safetensors.torch.load_file, or a folder",
+    )
     if dialect == "caffe":
-        takes, reads = ".caffemodel", ""
-    if path.suffix in _FILES and path.suffix != takes:
-        raise InputError(f"{path} is not written: give NAME{takes}{reads}, or a folder")
+        takes, reads = ".caffemodel", ", or a folder"
+    if dialect == "keras":
+        takes, reads = (
+            ".h5",
+            ", which Keras reads with load_weights; NAME.weights.h5 is another layout",
+        )
+    is_folder = path.suffix not in _FILES and dialect != "keras"
+    if not is_folder and (path.suffix != takes or path.name.endswith(".weights.h5")):
+        raise InputError(f"{path} is not written: give NAME{takes}{reads}")
 
 
 def _arrays(weights: Weights, keys: KeyMap) -> dict[str, np.ndarray]:

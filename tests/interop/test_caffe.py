@@ -51,8 +51,9 @@ def tensors(blobs, dtype):
 
 @pytest.mark.parametrize("depth", [1, *(pytest.param(d, marks=pytest.mark.slow) for d in DEPTHS)])
 def test_a_network_equals_the_prototxts(depth, tmp_path):
-    torch, classes = library("torch"), 10
-    blobs = caffe_reference.random_blobs(depth, classes=classes, bias=depth in (1, 50))
+    torch, classes, width = library("torch"), 10, 8 if depth == 1 else 64
+    bias = depth in (1, 50)
+    blobs = caffe_reference.random_blobs(depth, width=width, classes=classes, bias=bias)
     pretrained = load_pretrained(write(tmp_path, blobs))
     if depth > 1:
         assert pretrained.network == create_model(f"resnet{depth}", num_classes=classes)
@@ -248,14 +249,9 @@ SHAPE = field(7, field(1, b"\x02"))
         (b"", "no layer with numbers"),
         (b"\xa2\x06" + HUGE, "not a message of protocol buffers"),
         (b"\xa2\x06\x7f", "not a message of protocol buffers"),
-        (b"\xff" * 20, "not a message of protocol buffers"),
-        (b"\x80", "not a message of protocol buffers"),
-        (b"\x00\x00", "not a message of protocol buffers"),
-        (b"\x0b", "not a message of protocol buffers"),
         (b"not a message at all", "not a message of protocol buffers"),
         (layer(field(5, bytes(8))), r"has 2 numbers and the shape \(1,\)"),
         (layer(field(5, bytes(7)) + SHAPE), "do not stand in one row"),
-        (layer(field(5, bytes(4)) + field(5, bytes(4)) + SHAPE), "do not stand in one row"),
         (layer(b"\x2d" + bytes(4) + b"\x2d" + bytes(4)), "do not stand in one row"),
         (layer(SHAPE), "a blob has no numbers"),
         (layer(field(5, bytes(8)) + field(7, field(1, HUGE))), r"and the shape \(92233720368547"),

@@ -66,7 +66,7 @@ def test_a_program_equals_the_network(name, tmp_path):
     assert program.platforms == ("cpu", "cuda", "tpu")
     run = jax.jit(program.call, compiler_options=QUICK)
     apply = jax.jit(functools.partial(model.apply, train=False), compiler_options=QUICK)
-    for batch in (1, 3):
+    for batch in (1, 3) if name == "cifar_resnet8" else (2,):
         images = np.random.default_rng(batch).normal(size=(batch, *shape)).astype(np.float32)
         wanted = np.asarray(apply(variables, images))
         np.testing.assert_allclose(run(images), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
@@ -126,9 +126,11 @@ def test_networks_that_cannot_be_exported_are_refused(network):
     model, variables, shape = network
     with pytest.raises(InputError, match="no platform 'rocm'; known are cpu, cuda, tpu"):
         export.export_stablehlo(model, variables, shape, platforms=["rocm"])
-    with pytest.raises(InputError, match="a program needs a platform, such as 'cpu'"):
+    with pytest.raises(InputError, match=r"the platforms are \(\); name one or more"):
         export.export_stablehlo(model, variables, shape, platforms=[])
-    with pytest.raises(InputError, match="the platforms are cpu, cpu; name each of them once"):
+    with pytest.raises(
+        InputError, match=r"the platforms are \('cpu', 'cpu'\); name one or more, each"
+    ):
         export.export_stablehlo(model, variables, shape, platforms=["cpu", "cpu"])
     with pytest.raises(
         InputError, match=r"cannot be exported with these variables .*\(16, 16, 1\)"

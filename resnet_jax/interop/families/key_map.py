@@ -8,6 +8,7 @@ was saved with.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -31,6 +32,7 @@ _TORCH_LEAVES = {
     "count": "num_batches_tracked",
 }
 _TORCH_COLLECTIONS = ("params", "batch_stats", "batches_tracked")
+_MOST_STAGES = 16
 
 
 class Key(NamedTuple):
@@ -113,10 +115,21 @@ class OurShapes(NamedTuple):
         shape, key = self.get(name), self.key(name)
         if shape is None or len(shape) != dimensions:
             raise InputError(
-                f"{name if key is None else key.name} is {shape or 'not there'}, and has to "
-                f"have {dimensions} dimensions"
+                f"it does not fit the network that it looks most like; "
+                f"{name if key is None else key.name} is {shape or 'missing'}, and has to have "
+                f"{dimensions} dimensions"
             )
         return shape
+
+    def stage_sizes(self, name: str) -> tuple[int, ...]:
+        """Returns the number of arrays of each stage; a name has two `{}`, for stage and array."""
+        self.require(name.format(1, 1), 4)
+
+        def size(stage: int) -> int:
+            names = (name.format(stage, number) for number in itertools.count(1))
+            return sum(1 for _ in itertools.takewhile(self.get, names))
+
+        return tuple(itertools.takewhile(bool, map(size, range(1, _MOST_STAGES + 1))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,15 +161,31 @@ class KeyMap:
         return self.typical in shapes if self.matches is None else self.matches(shapes)
 
 
+def fixed_names(
+    typical: str,
+    key: Callable[[str], Key | None],
+    infer: Callable[[OurShapes], Fields],
+    form: Mapping[str, Any],
+    *,
+    matches: Callable[[Shapes], bool] | None = None,
+) -> KeyMap:
+    """Returns a map whose keys do not depend on the network, see `KeyMap`."""
+    return KeyMap(
+        typical,
+        lambda shapes: infer(OurShapes(shapes, key)),
+        lambda network, name: key(name),
+        form,
+        matches,
+    )
+
+
 def own_names(
     infer: Callable[[OurShapes], Fields] = lambda shapes: {},
     form: Mapping[str, Any] | None = None,
 ) -> KeyMap:
     """Returns the key map of our own names; `form` is that of a file without metadata."""
-    return KeyMap(
-        typical="params/...",
-        matches=lambda shapes: any(name.startswith("params/") for name in shapes),
-        infer=lambda shapes: infer(OurShapes(shapes, Key)),
-        key=lambda network, name: Key(name),
-        form=form or {},
-    )
+
+    def matches(shapes: Shapes) -> bool:
+        return any(name.startswith("params/") for name in shapes)
+
+    return fixed_names("params/...", Key, infer, form or {}, matches=matches)

@@ -7,7 +7,7 @@ Caffe: BatchNorm has the mean, the variance and the factor that both are divided
 blobs have no names but their numbers, so `conv1/0` is a kernel.
 """
 
-import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from resnet_jax.errors import InputError
@@ -17,6 +17,8 @@ from resnet_jax.interop.families.key_map import (
     Key,
     KeyMap,
     OurShapes,
+    Shapes,
+    fixed_names,
     own_names,
     split,
     torch_key,
@@ -24,7 +26,6 @@ from resnet_jax.interop.families.key_map import (
 from resnet_jax.models import BottleneckBlock, ResidualBlock, ResNet
 
 _KERNEL = "params/stem/conv/kernel"
-_MOST_STAGES = 16
 _V1_5 = {
     "stem": "imagenet",
     "shortcut": "B",
@@ -39,12 +40,7 @@ _V1 = {**_V1_5, "stride_on": "1x1"}
 
 def _fields(shapes: OurShapes) -> Fields:
     """Returns the fields of a residual network that its arrays show."""
-    sizes = (_blocks(shapes, stage) for stage in range(1, _MOST_STAGES + 1))
-    stage_sizes = tuple(itertools.takewhile(lambda size: size > 0, sizes))
-    if not stage_sizes:
-        missing = shapes.key(_first(1, 1))
-        assert missing is not None
-        raise InputError(f"it is not a residual network: {missing.name} is missing")
+    stage_sizes = shapes.stage_sizes("params/stage{}/block{}/conv1/kernel")
     side, _, _, width = shapes.require(_KERNEL, 4)
     bottleneck = shapes.get("params/stage1/block1/conv3/kernel") is not None
     return {
@@ -54,15 +50,6 @@ def _fields(shapes: OurShapes) -> Fields:
         "num_classes": shapes.require("params/head/kernel", 2)[1],
         "stem": "cifar" if side == 3 else "imagenet",
     }
-
-
-def _blocks(shapes: OurShapes, stage: int) -> int:
-    present = (shapes.get(_first(stage, block)) is not None for block in itertools.count(1))
-    return sum(itertools.takewhile(bool, present))
-
-
-def _first(stage: int, block: int) -> str:
-    return f"params/stage{stage}/block{block}/conv1/kernel"
 
 
 def _number(name: str) -> int:
@@ -98,17 +85,6 @@ def _hugging_face_key(name: str) -> Key | None:
         case _:
             path = "classifier.1"
     return torch_key(name, path)
-
-
-def _of_torch(key: Callable[[str], Key | None]) -> KeyMap:
-    first = key(_KERNEL)
-    assert first is not None
-    return KeyMap(
-        typical=first.name,
-        infer=lambda shapes: _fields(OurShapes(shapes, key)),
-        key=lambda network, name: key(name),
-        form=_V1_5,
-    )
 
 
 # Keras
@@ -163,12 +139,12 @@ _LETTERED = 3
 
 
 def _caffe_key(network: ResNet, name: str) -> Key | None:
-    sizes = enumerate(network.stage_sizes, 1)
     deep = max(network.stage_sizes) > max(_RESNET_50)
-    return _caffe_key_of(name, {f"stage{n}" for n, size in sizes if deep and size > _LETTERED})
+    numbered = {i for i, size in enumerate(network.stage_sizes, 1) if deep and size > _LETTERED}
+    return _caffe_key_of(name, numbered)
 
 
-def _caffe_key_of(name: str, numbered: set[str]) -> Key | None:
+def _caffe_key_of(name: str, numbered: set[int]) -> Key | None:
     collection, module, leaf = split(name)
     if collection == "batches_tracked" or (collection == "conv_biases" and name != _STEM_BIAS):
         return None
@@ -179,21 +155,20 @@ def _caffe_key_of(name: str, numbered: set[str]) -> Key | None:
         case [stage, block, *_, kind]:
             kind, branch = kind.rstrip("123456789"), kind.lstrip("bcnov")
             prefix = {"conv": "res", "bn": "scale" if is_scale else "bn"}[kind]
-            number = _number(block)
-            letter = chr(ord("a") + number - 1)
-            if stage in numbered:
-                letter = "a" if number == 1 else f"b{number - 1}"
-            layer = f"{prefix}{_number(stage) + 1}{letter}_branch"
+            stage, block = _number(stage), _number(block)
+            letter = chr(ord("a") + block - 1)
+            if stage in numbered and block > 1:
+                letter = f"b{block - 1}"
+            layer = f"{prefix}{stage + 1}{letter}_branch"
             layer += f"2{'abc'[int(branch) - 1]}" if branch else "1"
         case _:
             layer = "fc1000"
     return Key(f"{layer}/{_BLOBS[leaf]}", channels_first=True, reversed_inputs=name == _KERNEL)
 
 
-def _caffe_fields(shapes: Mapping[str, tuple[int, ...]]) -> Fields:
-    numbered = {
-        f"stage{n}" for n in range(1, _MOST_STAGES + 1) if f"res{n + 1}b1_branch2a/0" in shapes
-    }
+def _caffe_fields(shapes: Shapes) -> Fields:
+    matches = (re.fullmatch(r"res(\d+)b1_branch2a/0", name) for name in shapes)
+    numbered = {int(match[1]) - 1 for match in matches if match is not None}
     return _fields(OurShapes(shapes, lambda name: _caffe_key_of(name, numbered)))
 
 
@@ -215,9 +190,11 @@ def _of_bottlenecks(library: str, key: Callable[[ResNet, str], Key | None]):
 
 
 KEY_MAPS: Mapping[DialectName, KeyMap] = {
-    "torchvision": _of_torch(_torchvision_key),
-    "timm": _of_torch(_torchvision_key),
-    "huggingface": _of_torch(_hugging_face_key),
+    "torchvision": fixed_names("conv1.weight", _torchvision_key, _fields, _V1_5),
+    "timm": fixed_names("conv1.weight", _torchvision_key, _fields, _V1_5),
+    "huggingface": fixed_names(
+        "resnet.embedder.embedder.convolution.weight", _hugging_face_key, _fields, _V1_5
+    ),
     "keras": KeyMap(
         typical="conv1_conv/kernel",
         infer=lambda shapes: _fields(OurShapes(shapes, _keras_key)),

@@ -7,10 +7,10 @@ preprocessing, and the network takes its input unchanged.
 """
 
 import functools
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from resnet_jax.errors import InputError
+import numpy as np
+
 from resnet_jax.interop.families.key_map import (
     DialectName,
     Fields,
@@ -18,6 +18,7 @@ from resnet_jax.interop.families.key_map import (
     KeyMap,
     OurShapes,
     Shapes,
+    fixed_names,
     own_names,
     split,
     torch_key,
@@ -62,12 +63,12 @@ def _alexnet_fields(shapes: OurShapes) -> Fields:
 
 
 ALEXNET: Mapping[DialectName, KeyMap] = {
-    "torchvision": KeyMap(
-        typical=_FEATURES,
+    "torchvision": fixed_names(
+        _FEATURES,
+        _alexnet_key,
+        _alexnet_fields,
+        {"form": "torchvision", "dropout_rate": 0.5},
         matches=_first_kernel(11),
-        infer=lambda shapes: _alexnet_fields(OurShapes(shapes, _alexnet_key)),
-        key=lambda network, name: _alexnet_key(name),
-        form={"form": "torchvision", "dropout_rate": 0.5},
     ),
     "resnet_jax": own_names(_alexnet_fields),
 }
@@ -91,29 +92,17 @@ def _vgg_key(stage_sizes: tuple[int, ...], batch_norm: bool, name: str) -> Key |
 
 def _vgg_fields_of_torchvision(shapes: Shapes) -> Fields:
     batch_norm = "features.1.running_mean" in shapes
-    step = 3 if batch_norm else 2
-    sizes, index = [0], 0
-    while len(shapes.get(f"features.{index}.weight", ())) == 4 and index < _MOST_LAYERS:
-        sizes[-1] += 1
-        index += step
-        if len(shapes.get(f"features.{index}.weight", ())) != 4:  # a pool
-            sizes.append(0)
-            index += 1
-    stage_sizes = tuple(size for size in sizes if size)
+    names = ((i, f"features.{i}.weight") for i in range(_MOST_LAYERS))
+    convolutions = [i for i, name in names if len(shapes.get(name, ())) == 4]
+    pools = np.flatnonzero(np.diff(convolutions) > (3 if batch_norm else 2)) + 1
+    stage_sizes = tuple(map(len, np.split(convolutions, pools)))
     key = functools.partial(_vgg_key, stage_sizes, batch_norm)
     widths = _vgg_widths(OurShapes(shapes, key))
     return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **widths}
 
 
 def _vgg_fields(shapes: OurShapes) -> Fields:
-    def convolutions() -> Iterator[int]:
-        for stage in itertools.count(1):
-            names = (f"params/conv{stage}_{layer}/kernel" for layer in itertools.count(1))
-            yield sum(1 for _ in itertools.takewhile(shapes.get, names))
-
-    stage_sizes = tuple(itertools.takewhile(bool, convolutions()))
-    if not stage_sizes:
-        raise InputError(f"it is not a VGG network: {_VGG_FIRST} is missing")
+    stage_sizes = shapes.stage_sizes("params/conv{}_{}/kernel")
     batch_norm = shapes.get("batch_stats/bn1_1/mean") is not None
     return {"stage_sizes": stage_sizes, "batch_norm": batch_norm, **_vgg_widths(shapes)}
 
@@ -180,12 +169,11 @@ def _googlenet_fields(shapes: OurShapes) -> Fields:
 
 
 GOOGLENET: Mapping[DialectName, KeyMap] = {
-    "torchvision": KeyMap(
-        typical="conv1.conv.weight",
-        matches=lambda shapes: "conv1.conv.weight" in shapes,
-        infer=lambda shapes: _googlenet_fields(OurShapes(shapes, _googlenet_key)),
-        key=lambda network, name: _googlenet_key(name),
-        form={
+    "torchvision": fixed_names(
+        "conv1.conv.weight",
+        _googlenet_key,
+        _googlenet_fields,
+        {
             "form": "torchvision",
             "dropout_rate": 0.2,
             "auxiliary_dropout_rate": 0.7,
