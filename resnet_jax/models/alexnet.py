@@ -107,14 +107,7 @@ class ZFNet(FixedSizeTop):
       zfnet: with AlexNet's numbers of filters; 62,357,608 parameters.
       zfnet_wide: 512, 1024 and 512 filters in the last three, of the paper's best network.
 
-    Attributes:
-      num_classes: Number of logits.
-      filters: Channels of the five convolutions.
-      hidden_units: Units of each hidden layer.
-      dropout_rate: Share of their outputs that is dropped in training.
-      dtype: Type of the arithmetic; parameters, head and logits are float32.
-
-    Kernels start normally with deviation 0.01, biases at 0 (section 3 of the paper).
+    The fields are AlexNet's. Kernels start normally with deviation 0.01, biases at 0 (section 3).
 
     Raises:
       InputError: A field has a wrong value, or images are too small.

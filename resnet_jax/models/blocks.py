@@ -96,10 +96,9 @@ class ResidualBlock(nn.Module):
       shortcut: Kind of the branch, see `Shortcut`; `None` makes the block a plain one.
       zero_init_residual: Start the last scale at zero, so that the block starts as its shortcut
         (Goyal et al., arXiv 1706.02677, section 5.1).
-      stride_on: Ignored: this block does not have a 1x1 convolution, as `BottleneckBlock` does.
+      stride_on: Ignored: this block has no 1x1 convolution, as `BottleneckBlock` has.
       dilation: Distance of the pixels that a 3x3 convolution reads.
-      first_dilation: The same for the first convolution alone, if it is another one, see
-        `ResNet.output_stride`.
+      first_dilation: That of the first convolution, if it differs, see `ResNet.output_stride`.
       norm: Makes a normalisation layer: `norm(name=..., scale_init=...)`.
       dtype: Type of the arithmetic.
     """
@@ -131,18 +130,12 @@ class ResidualBlock(nn.Module):
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and the branch around them (figure 5, right).
 
+    The fields are those of `ResidualBlock`, but for these.
+
     Attributes:
       filters: Channels of the first two convolutions; the output has `expansion` times as many.
-      stride: Stride of the block.
-      shortcut: Kind of the branch, see `Shortcut`; `None` makes the block a plain one.
-      zero_init_residual: As in `ResidualBlock`.
       stride_on: Which convolution has the stride: the first "1x1" (the paper, "v1") or the "3x3"
-        (torchvision and others, "v1.5").
-      dilation: Distance of the pixels that the 3x3 convolution reads.
-      first_dilation: The same if `stride_on` is "3x3" and it is another one, see
-        `ResNet.output_stride`.
-      norm: Makes a normalisation layer: `norm(name=..., scale_init=...)`.
-      dtype: Type of the arithmetic.
+        (torchvision and others, "v1.5"), which alone then has `first_dilation`.
 
     Raises:
       InputError: `stride_on` is unknown.

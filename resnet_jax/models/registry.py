@@ -39,19 +39,12 @@ def list_models() -> list[str]:
 
 
 def model_options(name: str) -> frozenset[str]:
-    """Returns the names of the options that `create_model` takes for this network.
-
-    Raises:
-      InputError: The name is unknown.
-    """
+    """Returns the names of the options that `create_model` takes for this network."""
     return frozenset(_variant(name).options)
 
 
 def option_types() -> Mapping[str, type]:
-    """Returns the options of all networks that a config can hold, and the types of their values.
-
-    The types are bool, int, float, str, tuple, and `object` where a value is of one of several.
-    """
+    """Returns the options that a config can hold, and their types, `object` for one of several."""
     types = {}
     for variant in _VARIANTS.values():
         for option, kind in variant.options.items():
@@ -61,11 +54,7 @@ def option_types() -> Mapping[str, type]:
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
-    """Returns the height, width and channels of the images that a network was designed for.
-
-    Raises:
-      InputError: The name is unknown.
-    """
+    """Returns the height, width and channels of the images that a network was designed for."""
     return _variant(name).image_shape
 
 

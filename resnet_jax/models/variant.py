@@ -37,21 +37,16 @@ class Variant:
 
     @property
     def options(self) -> Mapping[str, type | None]:
-        """The fields that may be given, with the type of their values as a config can hold them.
+        """The fields that may be given, with the types that a config can hold.
 
-        It is bool, int, float, str or tuple, `object` where it is one of several, and `None` where
-        no config can hold it, such as a class.
+        It is `object` for one of several types, and `None` where no config can hold the value.
         """
         fields = dataclasses.fields(self.module)  # pyrefly: ignore
         reserved = {"parent", "name", *self.fixed}
         return {f.name: _plain(f.type) for f in fields if f.init and f.name not in reserved}
 
     def build(self, name: str, **options: Any) -> nn.Module:
-        """Returns the module; `name` is for the messages.
-
-        Raises:
-          InputError: An option is not a field of the module, or is fixed.
-        """
+        """Returns the module; refuses, for this name, options that it has not or that are fixed."""
         for option, value in options.items():
             if option in self.fixed and value != self.fixed[option]:
                 raise InputError(f"{name} has no option {option!r}; a network of another name has")
