@@ -103,24 +103,20 @@ def load_pretrained(
     `read_weights` keeps them beside.
 
     Args:
-      source: A file of safetensors; a file of PyTorch (`.pth`), which is read without running
-        anything in it; a file of Keras (`.h5`, `.weights.h5` or `.keras`, which need the package
-        `h5py`), or Caffe (`.caffemodel`, which needs `protobuf`); a folder with
-        `model.safetensors` or `pytorch_model.bin` and perhaps `config.json` and
-        `preprocessor_config.json`, or with a `.caffemodel` and perhaps a `mean.binaryproto`; or an
-        id of the Hugging Face hub, `owner/name` or `owner/name@revision`, which needs the package
-        `huggingface_hub`.
-      num_classes: Classes of a new head, which starts at zero; by default the head is the
-        source's.
+      source: A file of safetensors, PyTorch (`.pth`, of which nothing is run), Keras (`.h5`,
+        `.weights.h5` or `.keras`; needs `h5py`) or Caffe (`.caffemodel`; needs `protobuf`); a
+        folder with `model.safetensors` or `pytorch_model.bin` and perhaps `config.json` and
+        `preprocessor_config.json`, or with a `.caffemodel` and perhaps a `mean.binaryproto`; or
+        `owner/name[@revision]` of the Hugging Face hub (needs `huggingface_hub`).
+      num_classes: Classes of a new head, which starts at zero; by default the source's head.
       dialect: The library that named the arrays; by default it is recognised.
-      preprocessing: How images are prepared; by default as the source says, or as is usual with
-        its dialect.
+      preprocessing: How images are prepared; by default as the source says, or as is usual.
       **options: Fields of the network, such as `stride_on`, `dtype` or `bn_group_size`, which
         override the recognised ones.
 
     Raises:
-      InputError: There is no such source, it cannot be read, or its arrays belong to no network
-        here; the message has the first names and shapes that differ.
+      InputError: The source is missing or cannot be read, or its arrays are of another network; the
+        message has the first names and shapes that differ.
     """
     weights = read_weights(source, dialect=dialect, preprocessing=preprocessing, **options)
     network = weights.network

@@ -74,7 +74,7 @@ def of_variables(
       variables: Its `params` and, if it has any, `batch_stats`.
       preprocessing: How images are prepared; None: as is usual.
       source: Its name in messages.
-      batches_tracked: Number of batches that its statistics have averaged, as PyTorch counts them.
+      batches_tracked: Batches that its statistics have averaged, as PyTorch counts them.
 
     Raises:
       InputError: The network is of another class, or the variables are not its own.
@@ -139,30 +139,22 @@ def image_channels(network: nn.Module, shapes: Shapes) -> int:
 
 
 def check_fit(key: Callable[[str], Key | None], shapes: Shapes, expected: Shapes) -> None:
-    """Compares arrays with a network's; refuses them with the first names and shapes that differ.
+    """Refuses arrays that are not a network's, with the first names and shapes that differ.
 
-    Args:
-      key: Returns the library's key of an array, by our name.
-      shapes: The arrays' shapes by the library's names.
-      expected: Those of the network, and of its extra arrays, by our name.
+    `shapes` are by the library's names, and those of the network and its extra arrays by ours.
     """
     wanted = {
         theirs.name: (name, theirs.their_shape(shape))
         for name, shape in expected.items()
         if (theirs := key(name)) is not None
     }
-    missing = [
-        f"{theirs} {shape}"
-        for theirs, (name, shape) in wanted.items()
-        if theirs not in shapes and not is_extra(name)
-    ]
-    unexpected = [f"{name} {shape}" for name, shape in sorted(shapes.items()) if name not in wanted]
-    different = [
-        f"{name} is {shapes[name]} where {shape} fits"
-        for name, (_, shape) in wanted.items()
-        if name in shapes and shapes[name] != shape
-    ]
-    parts = {"missing": missing, "unexpected": unexpected, "of other shapes": different}
+    parts: dict[str, list[str]] = {"missing": [], "unexpected": [], "of other shapes": []}
+    for theirs, (name, shape) in wanted.items():
+        if theirs not in shapes and not is_extra(name):
+            parts["missing"].append(f"{theirs} {shape}")
+        elif shapes.get(theirs, shape) != shape:
+            parts["of other shapes"].append(f"{theirs} is {shapes[theirs]} where {shape} fits")
+    parts["unexpected"] = [f"{n} {shape}" for n, shape in sorted(shapes.items()) if n not in wanted]
     wrong = [f"{kind}: {_first(names)}" for kind, names in parts.items() if names]
     if wrong:
         raise InputError(f"it does not fit the network that it looks most like; {'; '.join(wrong)}")
@@ -204,17 +196,13 @@ def fold_biases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     result = {name: array for name, array in arrays.items() if not is_extra(name)}
     for name, array in result.items():
         collection, module, leaf = split(name)
-        if collection != "batch_stats":
-            continue
-        norm = "/".join(module)
-        factor = arrays.get(f"moving_factors/{norm}/factor")
-        bias = arrays.get(f"conv_biases/{_conv_of(norm)}/bias") if leaf == "mean" else None
-        exact = array.astype(np.float64)
-        if factor is not None:
-            exact = exact / factor.item() if factor.item() else np.zeros_like(exact)  # as Caffe
-        if bias is not None:
-            exact = exact - bias.astype(np.float64)
-        if factor is not None or bias is not None:
+        if collection == "batch_stats":
+            norm = "/".join(module)
+            factor = arrays.get(f"moving_factors/{norm}/factor", np.ones(1)).item()
+            exact = array.astype(np.float64)
+            exact = exact / factor if factor else np.zeros_like(exact)  # as Caffe
+            if leaf == "mean":
+                exact -= arrays.get(f"conv_biases/{_conv_of(norm)}/bias", np.zeros(1))
             result[name] = exact.astype(array.dtype)
     return result | {n: a for n, a in arrays.items() if n.startswith("batches_tracked/")}
 

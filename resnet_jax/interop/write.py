@@ -60,8 +60,7 @@ def save_pretrained(
       to: The library, or "resnet_jax" for our own names.
       preprocessing: How images are prepared; by default as is usual for ImageNet, or, for images of
         other than 3 channels, resized and cropped only.
-      force: Write it although the library's network would compute something else, because it pads
-        the max-pool or places the stride in another way.
+      force: Write it although the library's network would compute something else.
 
     Raises:
       InputError: The network is of another class, the variables are not its own, the library has no
@@ -84,8 +83,7 @@ def write_weights(
     convolutions and Caffe's factors) or left out (PyTorch's counts).
 
     Raises:
-      InputError: There is something at the destination, or it is not such a file; there is no such
-        dialect, or the library has no such network.
+      InputError: As `save_pretrained`.
     """
     if dialect not in get_args(DialectName):
         raise unknown("dialect", dialect, get_args(DialectName))

@@ -57,28 +57,43 @@ def make(name, depth=18, *, stride_on="3x3", **options):
     return randomize(getattr(library("torchvision").models, f"resnet{depth}")(**options))
 
 
-def make_vgg(depth, batch_norm, *, width=64, units=4096, num_classes=1000):
-    """Returns torchvision's VGG network, or a narrow one of its layers."""
-    vgg, nn = library("torchvision").models.vgg, library("torch").nn
-    layers = vgg.cfgs[{11: "A", 13: "B", 16: "D", 19: "E"}[depth]]
-    layers = [n if n == "M" else n * width // 64 for n in layers]
-    module = vgg.VGG(vgg.make_layers(layers, batch_norm), num_classes, init_weights=False)
-    if (width, units) != (64, 4096):
-        module.classifier = nn.Sequential(
-            *(nn.Linear(8 * width * 49, units), nn.ReLU(), nn.Dropout()),
-            *(nn.Linear(units, units), nn.ReLU(), nn.Dropout()),
-            nn.Linear(units, num_classes),
-        )
+def make_vgg(depth, batch_norm):
+    """Returns torchvision's VGG network."""
+    make = getattr(library("torchvision").models, f"vgg{depth}{'_bn' * batch_norm}")
+    return without_dropout(randomize(make(init_weights=False)))
+
+
+def make_small_vgg():
+    """Returns a narrow network of torchvision's class, of 1 and 2 convolutions and 16 units."""
+    vgg, torch = library("torchvision").models.vgg, library("torch")
+    layers = vgg.make_layers([8, "M", 16, 16, "M"], True)
+    with torch.device("meta"):  # the hidden layers would take seconds
+        module = vgg.VGG(layers, init_weights=False)
+    for place, sizes in {0: (16 * 49, 16), 3: (16, 16), 6: (16, 10)}.items():
+        module.classifier[place] = torch.nn.Linear(*sizes)
     return without_dropout(randomize(module))
 
 
-def make_alexnet(*, units=4096, num_classes=1000):
-    """Returns torchvision's AlexNet, or one with narrow hidden layers."""
-    nn, module = library("torch").nn, library("torchvision").models.alexnet(num_classes=num_classes)
-    if units != 4096:
-        module.classifier[1] = nn.Linear(256 * 36, units)
-        module.classifier[4] = nn.Linear(units, units)
-        module.classifier[6] = nn.Linear(units, num_classes)
+def make_alexnet():
+    """Returns torchvision's AlexNet."""
+    return without_dropout(randomize(library("torchvision").models.alexnet()))
+
+
+SMALL_FILTERS = (4, 8, 12, 8, 6)
+
+
+def make_small_alexnet():
+    """Returns torchvision's AlexNet with `SMALL_FILTERS` and 16 units, without dropout."""
+    torch = library("torch")
+    with torch.device("meta"):
+        module = library("torchvision").models.alexnet()
+    inputs = 3
+    for place, filters in zip((0, 3, 6, 8, 10), SMALL_FILTERS, strict=True):
+        old = module.features[place]
+        shape = (inputs, filters, old.kernel_size, old.stride, old.padding)
+        module.features[place], inputs = torch.nn.Conv2d(*shape), filters
+    for place, sizes in {1: (inputs * 36, 16), 4: (16, 16), 6: (16, 10)}.items():
+        module.classifier[place] = torch.nn.Linear(*sizes)
     return without_dropout(randomize(module))
 
 

@@ -19,7 +19,15 @@ from resnet_jax.interop.families import key_map
 from resnet_jax.interop.formats.safetensors import read_safetensors
 from resnet_jax.interop.weights import extra_shapes, network_shapes
 from tests.interop.comparison import compare
-from tests.interop.references import library, make_alexnet, make_googlenet, make_vgg
+from tests.interop.references import (
+    SMALL_FILTERS,
+    library,
+    make_alexnet,
+    make_googlenet,
+    make_small_alexnet,
+    make_small_vgg,
+    make_vgg,
+)
 from tests.interop.small import check_same, random_variables
 
 VGG = [(depth, batch_norm) for depth in (11, 13, 16, 19) for batch_norm in (False, True)]
@@ -41,38 +49,34 @@ def check(name, found):
     assert max(found.loss, found.gradients, found.statistics) < 1e-8
 
 
-@pytest.mark.parametrize(
-    "units", [32, pytest.param(4096, marks=pytest.mark.slow)], ids=["narrow", "full"]
-)
-def test_alexnet_equals_torchvisions(units, tmp_path):
-    module = make_alexnet(units=units)
+def test_small_networks_equal_torchvisions(tmp_path):
+    small = NO_DROPOUT | {"hidden_units": 16, "num_classes": 10}
+    module = make_small_alexnet()
     pretrained = load(module, tmp_path, **NO_DROPOUT)
-    options = NO_DROPOUT | {"hidden_units": units}
-    assert pretrained.network == create_model("alexnet_torchvision", **options)
+    alexnet = create_model("alexnet_torchvision", filters=SMALL_FILTERS, **small)
+    assert pretrained.network == alexnet
     check("alexnet", compare(module, pretrained, "torchvision", pixels=96))
 
+    module = make_small_vgg()
+    pretrained = load(module, tmp_path, **NO_DROPOUT)
+    assert pretrained.network == create_model("vgg11_bn", stage_sizes=(1, 2), width=8, **small)
+    check("vgg", compare(module, pretrained, "torchvision", pixels=32))
 
-@pytest.mark.parametrize(
-    ("depth", "batch_norm"),
-    [pytest.param(*v, marks=[] if v == (11, True) else pytest.mark.slow) for v in VGG],
-)
-def test_a_narrow_vgg_equals_torchvisions(depth, batch_norm, tmp_path):
-    _compare_vgg(depth, batch_norm, tmp_path, width=8, units=16, num_classes=10)
+
+@pytest.mark.slow
+def test_alexnet_equals_torchvisions(tmp_path):
+    module = make_alexnet()
+    pretrained = load(module, tmp_path, **NO_DROPOUT)
+    assert pretrained.network == create_model("alexnet_torchvision", **NO_DROPOUT)
+    check("alexnet", compare(module, pretrained, "torchvision", pixels=96))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("depth", "batch_norm"), VGG)
 def test_a_vgg_equals_torchvisions(depth, batch_norm, tmp_path):
-    _compare_vgg(depth, batch_norm, tmp_path)
-
-
-def _compare_vgg(depth, batch_norm, folder, **options):
-    module = make_vgg(depth, batch_norm, **options)
-    pretrained = load(module, folder, **NO_DROPOUT)
-    name = f"vgg{depth}{'_bn' if batch_norm else ''}"
-    if options:
-        options["hidden_units"] = options.pop("units")
-    assert pretrained.network == create_model(name, **NO_DROPOUT, **options)
+    module, name = make_vgg(depth, batch_norm), f"vgg{depth}{'_bn' * batch_norm}"
+    pretrained = load(module, tmp_path, **NO_DROPOUT)
+    assert pretrained.network == create_model(name, **NO_DROPOUT)
     check(name, compare(module, pretrained, "torchvision", pixels=64, batch=4))
 
 
@@ -130,13 +134,9 @@ def test_names_and_shapes_are_torchvisions(name, theirs, options):
     assert ours == {key: tuple(value.shape) for key, value in state.items()}
 
 
-@pytest.mark.parametrize("kind", ["alexnet", "vgg_bn"])
-def test_round_trips_are_exact(kind, tmp_path):
+@pytest.mark.parametrize("make", [make_small_alexnet, make_small_vgg])
+def test_round_trips_are_exact(make, tmp_path):
     """And torchvision's own network takes what is written, all names and shapes demanded."""
-    make = {
-        "alexnet": lambda: make_alexnet(units=8, num_classes=3),
-        "vgg_bn": lambda: make_vgg(11, True, width=8, units=8, num_classes=3),
-    }[kind]
     module, tensors = make(), library("safetensors.torch")
     first, second, third, fourth = (tmp_path / f"{i}.safetensors" for i in range(4))
     tensors.save_file(module.state_dict(), first)

@@ -79,17 +79,17 @@ def recognise(
     classes = network_classes()
     if class_name is not None and class_name not in classes:
         raise unknown("network", class_name, classes)
-    candidates = [
-        (each, name, candidate)
+    typical = {
+        (each, name): candidate.typical
         for each in ([classes[class_name]] if class_name else classes.values())
         for name, candidate in key_maps(each).items()
         if dialect in (None, name)
-    ]
-    for each, name, candidate in candidates:
-        if candidate.fits(shapes):
-            return each, name
-    typical = ", ".join(dict.fromkeys(candidate.typical for _, _, candidate in candidates))
+    }
+    for found, beginning in typical.items():
+        if any(name.startswith(beginning) for name in shapes):
+            return found
+    wanted = ", ".join(dict.fromkeys(typical.values()))
     shown = ", ".join(sorted(shapes)[:_SHOWN])
     raise InputError(
-        f"it is not a network that is known here: it has none of {typical}, but {shown}"
+        f"it is not a network that is known here: it has none of {wanted}, but {shown}"
     )

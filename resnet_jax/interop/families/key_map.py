@@ -41,8 +41,7 @@ class Key(NamedTuple):
     Attributes:
       name: Its name there.
       channels_first: Kernels are [out, in, height, width] there, and linear ones [out, in].
-      side: Height and width of the maps that a linear layer flattens: here its inputs are [height,
-        width, channel], there [channel, height, width]. 0 for other arrays.
+      side: Of maps that a linear layer flattens, as [channel, height, width] there; else 0.
       reversed_inputs: The input channels are in reverse there: BGR for RGB.
     """
 
@@ -84,7 +83,7 @@ class Key(NamedTuple):
 
 
 def split(name: str) -> tuple[str, list[str], str]:
-    """Returns collection, path of the module and leaf of a name of ours."""
+    """Returns the collection, the path of the module and the leaf of a name of ours."""
     collection, *module, leaf = name.split("/")
     return collection, module, leaf
 
@@ -137,14 +136,12 @@ class KeyMap:
     """The networks of a family as a library has them.
 
     Attributes:
-      typical: Name of an array in every such file.
+      typical: Name of an array in every such file, or its beginning.
       infer: The fields of the network that names and shapes show; raises `InputError` where they
         are of another network.
       key: The library's key of an array, by network and our name; None if the library has no such
         array. Raises `InputError` where it has no such network.
       form: The library's values of the fields that no array shows.
-      matches: Whether names and shapes look like such a network's; by default, the typical array is
-        there.
       fill: The number that fills an extra array (see `weights`) which the library always has,
         by network and our name; None if it has no such array.
     """
@@ -152,13 +149,8 @@ class KeyMap:
     typical: str
     infer: Callable[[Shapes], Fields]
     key: Callable[[Any, str], Key | None]
-    form: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    matches: Callable[[Shapes], bool] | None = None
+    form: Mapping[str, Any]
     fill: Callable[[Any, str], float | None] = lambda network, name: None
-
-    def fits(self, shapes: Shapes) -> bool:
-        """Whether names and shapes look like such a network's."""
-        return self.typical in shapes if self.matches is None else self.matches(shapes)
 
 
 def fixed_names(
@@ -166,16 +158,13 @@ def fixed_names(
     key: Callable[[str], Key | None],
     infer: Callable[[OurShapes], Fields],
     form: Mapping[str, Any],
-    *,
-    matches: Callable[[Shapes], bool] | None = None,
 ) -> KeyMap:
     """Returns a map whose keys do not depend on the network, see `KeyMap`."""
     return KeyMap(
         typical,
-        lambda shapes: infer(OurShapes(shapes, key)),
-        lambda network, name: key(name),
-        form,
-        matches,
+        infer=lambda shapes: infer(OurShapes(shapes, key)),
+        key=lambda network, name: key(name),
+        form=form,
     )
 
 
@@ -184,8 +173,4 @@ def own_names(
     form: Mapping[str, Any] | None = None,
 ) -> KeyMap:
     """Returns the key map of our own names; `form` is that of a file without metadata."""
-
-    def matches(shapes: Shapes) -> bool:
-        return any(name.startswith("params/") for name in shapes)
-
-    return fixed_names("params/...", Key, infer, form or {}, matches=matches)
+    return fixed_names("params/", Key, infer, form or {})

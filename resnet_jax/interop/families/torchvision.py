@@ -24,14 +24,6 @@ from resnet_jax.interop.families.key_map import (
     torch_key,
 )
 
-_FEATURES = "features.0.weight"
-
-
-def _first_kernel(side: int):
-    """Returns whether the first kernel has this side: 11 in AlexNet and 3 in VGG networks."""
-    return lambda shapes: shapes.get(_FEATURES, ())[2:] == (side, side)
-
-
 # AlexNet
 
 _ALEXNET_MODULES = {
@@ -64,11 +56,10 @@ def _alexnet_fields(shapes: OurShapes) -> Fields:
 
 ALEXNET: Mapping[DialectName, KeyMap] = {
     "torchvision": fixed_names(
-        _FEATURES,
+        "classifier.1.weight",
         _alexnet_key,
         _alexnet_fields,
         {"form": "torchvision", "dropout_rate": 0.5},
-        matches=_first_kernel(11),
     ),
     "resnet_jax": own_names(_alexnet_fields),
 }
@@ -117,8 +108,7 @@ def _vgg_widths(shapes: OurShapes) -> Fields:
 
 VGG_NETWORK: Mapping[DialectName, KeyMap] = {
     "torchvision": KeyMap(
-        typical=_FEATURES,
-        matches=_first_kernel(3),
+        typical="classifier.0.weight",
         infer=_vgg_fields_of_torchvision,
         key=lambda network, name: _vgg_key(network.stage_sizes, network.batch_norm, name),
         form={"dropout_rate": 0.5, "bn_momentum": 0.9, "bn_epsilon": 1e-5},
