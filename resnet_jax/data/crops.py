@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from jaxtyping import Int32
@@ -24,6 +24,26 @@ class Box(NamedTuple):
     upper: float
     right: float
     lower: float
+
+    @classmethod
+    def in_resized(
+        cls,
+        image: tuple[int, int],
+        resized: tuple[int, int],
+        corner: tuple[int, int],
+        shape: tuple[int, int],
+    ) -> Self:
+        """Returns the box of an image that becomes a rectangle of the resized image.
+
+        All are pixels down and across; `corner` and `shape` are those of the rectangle.
+        """
+        (height, width), (tall, wide), (top, left), (rows, columns) = image, resized, corner, shape
+        return cls(
+            left=left * width / wide,
+            upper=top * height / tall,
+            right=min((left + columns) * width / wide, width),
+            lower=min((top + rows) * height / tall, height),
+        )
 
 
 Crops: TypeAlias = Callable[[int, int, int], Box]
@@ -53,10 +73,10 @@ class CentreCrop:
 
     def __call__(self, row: int, height: int, width: int) -> Box:
         """Returns the same box for every row."""
-        tall, wide = _resized(height, width, self.resize)
+        tall, wide = resized(height, width, self.resize)
         # Halves to even, as in torchvision, whose weights are evaluated.
         top, left = round((tall - self.size) / 2), round((wide - self.size) / 2)
-        return _box_in_resized(height, width, self.resize, top, left, self.size)
+        return Box.in_resized((height, width), (tall, wide), (top, left), (self.size, self.size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +110,11 @@ class ScaleJitter:
         def crop(row: int, height: int, width: int) -> Box:
             side_draw, top_draw, left_draw = numbers[row]
             side = self.shortest + _below(side_draw, self.longest - self.shortest + 1)
-            tall, wide = _resized(height, width, side)
+            tall, wide = resized(height, width, side)
             top = _below(top_draw, tall - self.size + 1)
             left = _below(left_draw, wide - self.size + 1)
-            return _box_in_resized(height, width, side, top, left, self.size)
+            shape = self.size, self.size
+            return Box.in_resized((height, width), (tall, wide), (top, left), shape)
 
         return crop
 
@@ -136,21 +157,10 @@ class InceptionCrop:
         return Box(left, top, left + wide, top + tall)
 
 
-def _resized(height: int, width: int, side: int) -> tuple[int, int]:
+def resized(height: int, width: int, side: int) -> tuple[int, int]:
     """Returns height and width after resizing the shorter one, the longer one rounded down."""
     shorter = min(height, width)
     return side * height // shorter, side * width // shorter
-
-
-def _box_in_resized(height: int, width: int, side: int, top: int, left: int, size: int) -> Box:
-    """Returns the box of the image that becomes a square of the resized image."""
-    tall, wide = _resized(height, width, side)
-    return Box(
-        left=left * width / wide,
-        upper=top * height / tall,
-        right=min((left + size) * width / wide, width),
-        lower=min((top + size) * height / tall, height),
-    )
 
 
 def _below(draw: int, bound: int) -> int:

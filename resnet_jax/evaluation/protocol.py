@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from resnet_jax.checkpoints import Json
 from resnet_jax.data import Box, CentreCrop, Interpolation
+from resnet_jax.data.crops import resized
 from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.errors import InputError, unknown
 
@@ -69,17 +70,11 @@ class View:
 
     def __call__(self, height: int, width: int) -> Placement:
         """Returns the placement in an image of this height and width, in pixels."""
-        shorter = min(height, width)
-        tall, wide = self.resize * height // shorter, self.resize * width // shorter
+        tall, wide = resized(height, width, self.resize)
         rows, columns = self._cut(tall), self._cut(wide)
         # Halves to even, as torch.
         top, left = round(self.row * (tall - rows)), round(self.column * (wide - columns))
-        box = Box(
-            left=left * width / wide,
-            upper=top * height / tall,
-            right=min((left + columns) * width / wide, width),
-            lower=min((top + rows) * height / tall, height),
-        )
+        box = Box.in_resized((height, width), (tall, wide), (top, left), (rows, columns))
         return Placement(box, rows, columns)
 
     def _cut(self, length: int) -> int:

@@ -1,6 +1,7 @@
 """Splits and slices of them, as tensorflow_datasets writes them."""
 
 import bisect
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,8 @@ class Part(NamedTuple):
     stop: int
 
 
-def parse(spec: str, lengths: Mapping[str, Callable[[], int]], *, of: str) -> tuple[Part, ...]:
-    """Returns the parts that a split and its slices stand for.
+def select(spec: str, splits: Splits, *, of: str) -> Source:
+    """Returns the examples of a split, or of slices of splits, as a source.
 
     The meaning is that of tensorflow_datasets: `split`, `split[from:to]` with either end left out,
     negative ends counted from the end of the split, ends in percent rounded to the nearest example
@@ -35,44 +36,34 @@ def parse(spec: str, lengths: Mapping[str, Callable[[], int]], *, of: str) -> tu
     empty parts, an example twice, percent and examples in one slice, and slices by shards, which
     only some sources have.
 
-    `lengths` return the number of examples of each split, and are called only for those in `spec`.
-
-    Raises:
-      InputError: It cannot be read, there is no such split, or a slice is out of range.
-    """
-    texts = re.split(r"\s*\+\s*", spec)
-    if "all" in texts and "all" not in lengths:
-        texts = [name for text in texts for name in (list(lengths) if text == "all" else [text])]
-    parts = tuple(_part(text, spec, lengths, of) for text in texts)
-    for one, other in itertools.combinations(parts, 2):
-        if one.split == other.split and max(one.start, other.start) < min(one.stop, other.stop):
-            raise InputError(f"split {spec!r} has some examples of {one.split} twice")
-    return parts
-
-
-def select(spec: str, splits: Splits, *, of: str) -> Source:
-    """Returns the examples of a split, or of slices of splits, as a source.
-
     Args:
       spec: The split, such as "train[:90%]"; only those named are opened.
       splits: The splits of the data set.
       of: Name of the data set, for messages.
 
     Raises:
-      InputError: As `parse` and the splits themselves raise it.
+      InputError: It cannot be read, there is no such split, or a slice is out of range.
     """
-    opened: dict[str, Source] = {}
-
-    def length(name: str) -> int:
-        if name not in opened:
-            opened[name] = splits[name]()
-        return len(opened[name])
-
-    parts = parse(spec, {name: lambda name=name: length(name) for name in splits}, of=of)
-    first = opened[parts[0].split]
+    opened = functools.cache(lambda name: splits[name]())
+    parts = parse(spec, tuple(splits), lambda name: len(opened(name)), of=of)
+    first = opened(parts[0].split)
     if len(parts) == 1 and parts[0].stop - parts[0].start == len(first):
         return first
-    return Selection([(opened[part.split], range(part.start, part.stop)) for part in parts])
+    return Selection([(opened(part.split), range(part.start, part.stop)) for part in parts])
+
+
+def parse(
+    spec: str, names: Sequence[str], length: Callable[[str], int], *, of: str
+) -> tuple[Part, ...]:
+    """Returns the parts that `select` takes; `length` is called only for splits in `spec`."""
+    texts = re.split(r"\s*\+\s*", spec)
+    if "all" in texts and "all" not in names:
+        texts = [name for text in texts for name in (names if text == "all" else [text])]
+    parts = tuple(_part(text, spec, names, length, of) for text in texts)
+    for one, other in itertools.combinations(parts, 2):
+        if one.split == other.split and max(one.start, other.start) < min(one.stop, other.stop):
+            raise InputError(f"split {spec!r} has some examples of {one.split} twice")
+    return parts
 
 
 class Selection:
@@ -100,27 +91,28 @@ class Selection:
         return source[rows[position - self._starts[part]]]
 
 
-def _part(text: str, spec: str, lengths: Mapping[str, Callable[[], int]], of: str) -> Part:
+def _part(
+    text: str, spec: str, names: Sequence[str], length: Callable[[str], int], of: str
+) -> Part:
     match = _PART.fullmatch(text)
     if match is None:
         raise InputError(f"split {spec!r} cannot be read; {_SYNTAX}")
     name = match["name"]
-    if name not in lengths:
+    if name not in names:
         if name == "all":
             raise InputError(f"split {spec!r} cannot be read; only single splits have slices")
-        raise unknown(f"split of {of}", name, lengths)
-    start, stop = 0, lengths[name]()
+        raise unknown(f"split of {of}", name, names)
+    start, stop = 0, length(name)
     if match["start"] is not None:
         ends = match["start"], match["stop"]
         if len({end.endswith("%") for end in ends if end}) != 1:  # mixed, or "[:]"
             raise InputError(f"split {spec!r} cannot be read; {_SYNTAX}")
-        length = stop
         start, stop = (
-            _end(text, spec, name, length) if text else default
-            for text, default in zip(ends, (0, length), strict=True)
+            _end(end, spec, name, length(name)) if end else default
+            for end, default in zip(ends, (0, stop), strict=True)
         )
     if start >= stop:
-        raise InputError(f"split {spec!r} is empty: {name} has {lengths[name]()} examples")
+        raise InputError(f"split {spec!r} is empty: {name} has {length(name)} examples")
     return Part(name, start, stop)
 
 

@@ -31,7 +31,7 @@ SPLITS = {name: lambda name=name: Numbers(name) for name in LENGTHS}
 
 
 def ours(spec, lengths):
-    return parse(spec, {name: lambda n=n: n for name, n in lengths.items()}, of="numbers")
+    return parse(spec, tuple(lengths), lengths.__getitem__, of="numbers")
 
 
 def theirs(spec, lengths):
