@@ -32,10 +32,11 @@ def config_of(root, **overrides):
             "data.in_memory": False,
             "data.augment": "scale_jitter",
             "data.eval_resize": 9,
-            "total_steps": 24,
-            "eval_every": 4,
+            "total_steps": 20,
+            "log_every": 5,
+            "eval_every": 10,
             "schedule.name": "plateau",  # whose state is in the checkpoints
-            "schedule.patience": 2,
+            "schedule.patience": 1,
             "schedule.factor": 0.7,
             **overrides,
         }
@@ -73,7 +74,7 @@ def test_evaluation_of_the_training_images_has_no_random_crops(root):
 
 def test_going_on_after_a_stop_changes_nothing(finished, root, tmp_path):
     _, expected = finished
-    train(config_of(root, total_steps=4), tmp_path)
+    train(config_of(root, total_steps=10), tmp_path)
     state = train(config_of(root, **{"data.workers": 3}), tmp_path)
     assert_equal(jax.device_get(state), expected)
 

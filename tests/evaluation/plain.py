@@ -36,7 +36,7 @@ class Images:
 def small_resnet(classes=7, width=4, channels=3, seed=0, **fields):
     """Returns a network with a head that makes clear choices, and its variables."""
     fields = {"block": ResidualBlock, "stem": "imagenet", **fields}
-    model = ResNet((1, 1), width=width, num_classes=classes, **fields)
+    model = ResNet((1,), width=width, num_classes=classes, **fields)
     images = np.zeros((1, 32, 32, channels), np.float32)
     with jax.default_prng_impl("rbg"):
         variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(seed))

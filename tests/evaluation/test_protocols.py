@@ -137,7 +137,7 @@ def test_any_number_of_devices_finds_the_same(devices, batch_size, mapping):
 @pytest.mark.parametrize(
     ("model", "last"),
     [
-        (small_resnet()[0], "stage2"),
+        (small_resnet()[0], "stage1"),
         pytest.param(
             create_model("googlenet", width=8, num_classes=7), "inception5b", marks=pytest.mark.slow
         ),
