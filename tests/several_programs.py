@@ -20,4 +20,4 @@ if __name__ == "__main__":
     run = f"--workdir={folder}/run"
     train.main([run, *config, "--config.total_steps=5"])
     train.main([run, *config])
-    evaluate.main([run])
+    evaluate.main([run, f"--predictions={folder}/predictions.jsonl"])

@@ -82,6 +82,8 @@ def test_are_refused_train_go_on_and_evaluate_as_one_process_does(tmp_path, mapp
     assert found["examples"] == 360
     assert found["loss"] == pytest.approx(rows(tmp_path / "run")[-1]["loss"], rel=1e-6)
     assert "{" not in outputs[1][0]
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == [f"digits/{1437 + i}" for i in range(360)]
 
 
 @pytest.mark.slow

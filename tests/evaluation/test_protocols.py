@@ -88,8 +88,9 @@ def compare(predictions, expected, labels=IMAGES.labels):
     ],
 )
 def test_scores_are_those_of_the_protocol_written_out(protocol, views_of):
-    one = network()
-    compare(found_by([one], protocol), written_out(one, views_of))
+    one, source = network(), Images(3)  # wide, square and tall
+    found = found_by([one], protocol, source=source)
+    compare(found, written_out(one, views_of, source), source.labels)
 
 
 def test_ten_crops_of_images_that_need_no_resizing():

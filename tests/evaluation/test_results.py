@@ -199,6 +199,7 @@ def test_precise_statistics_see_what_training_saw_in_the_place_of_a_broken_image
     assert found.loss != expected.loss
 
 
+@pytest.mark.slow  # of a single crop see tests/test_processes.py
 def test_two_processes_find_what_one_does(run, tmp_path):
     files = {name: tmp_path / name for name in ("one.jsonl", "two.jsonl")}
     options = {"split": "test[:37]", "protocol": Protocol("multi_scale", scales=(8, 11))}

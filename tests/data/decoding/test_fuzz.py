@@ -42,7 +42,7 @@ def check(seed, count, folder, timeout):
 
 
 def test_damaged_images_end_in_the_ledger(tmp_path):
-    check(seed=0, count=300, folder=tmp_path, timeout=100)
+    check(seed=0, count=150, folder=tmp_path, timeout=100)
 
 
 @pytest.mark.slow
