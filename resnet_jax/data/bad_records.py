@@ -42,12 +42,8 @@ class BadRecords:
 
         Args:
           split: The split of the examples, for the ledger.
-          most_share: The share of the examples that may be bad, beyond ten; 0 is none at all.
-          ledger: The ledger's path; by default there is none. It is written by `sync`, and before
-            the error of too many.
-
-        Raises:
-          InputError: The share is out of range.
+          most_share: The share of the examples, 0 to 1, that may be bad beyond ten; 0 is none.
+          ledger: The ledger's path, written by `sync` and before the error of too many.
         """
         if not 0 <= most_share <= 1:
             raise InputError(f"the share of bad examples is from 0 to 1, and {most_share} is not")

@@ -35,7 +35,7 @@ def train_batches(
       seed: The run's seed.
       start: The first step, from 0.
       stop: The step after the last.
-      rows: The rows of each global batch that this process takes.
+      rows: The rows of the global batch that this process takes.
 
     Returns:
       An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and the arrays of the
@@ -60,12 +60,7 @@ def eval_batches(images: ImageSet, *, batch_size: int, rows: slice) -> Iterator[
     """Returns every example exactly once, in order, in batches of one size.
 
     The last global batch is filled up with black images, masked out; every process gets equally
-    many batches.
-
-    Args:
-      images: The images.
-      batch_size: Number of examples of the global batch.
-      rows: The rows of each global batch that this process takes.
+    many batches, of its `rows` of the global batch.
 
     Returns:
       An iterator over `image`, uint8 [n, h, w, c], `label`, int32 [n], and `mask`, float32 [n],

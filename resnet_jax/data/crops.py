@@ -106,6 +106,7 @@ class ScaleJitter:
     def __call__(self, draws: Draws) -> Crops:
         """Returns the boxes of the images of a batch."""
         numbers = draws.integers(Stream.BOX, _ONE, per_example=3).tolist()
+        shape = self.size, self.size
 
         def crop(row: int, height: int, width: int) -> Box:
             side_draw, top_draw, left_draw = numbers[row]
@@ -113,7 +114,6 @@ class ScaleJitter:
             tall, wide = resized(height, width, side)
             top = _below(top_draw, tall - self.size + 1)
             left = _below(left_draw, wide - self.size + 1)
-            shape = self.size, self.size
             return Box.in_resized((height, width), (tall, wide), (top, left), shape)
 
         return crop

@@ -34,12 +34,10 @@ class ImageSet(Protocol):
     def read(
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Returns images and labels.
+        """Returns images and labels of the examples of these indices, of which there may be none.
 
-        Args:
-          indices: Indices of the examples, from 0; there may be none.
-          crops: The boxes of the images, by row of `indices`. None is the view for evaluation: the
-            centre, always the same.
+        `crops` gives the boxes of the images, by row of `indices`; None is the view for evaluation:
+        the centre, always the same.
         """
         ...
 
@@ -63,8 +61,7 @@ class DecodedImages:
         """Prepares to read; no image is decoded yet. The options are those of `load_images`.
 
         Raises:
-          InputError: A number is out of range, the source is empty, or there is no such
-            interpolation.
+          InputError: An option is out of range, or the source is empty.
         """
         check_interpolation(interpolation)
         self._centre = CentreCrop(image_size, image_size if resize is None else resize)
@@ -83,13 +80,10 @@ class DecodedImages:
     def read(
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Decodes images and resamples them to the set's size; the arguments are `ImageSet`'s.
-
-        Without crops, JPEGs are decoded at full size.
+        """Decodes images and resamples them to the set's size; without crops, JPEGs in full.
 
         Raises:
-          InputError: An example cannot be read, or too many; the message names it. Of several it
-            is the first in `indices`.
+          InputError: An example cannot be read, or too many; the message names the first of them.
         """
         pixels, labels, _ = self.read_grey(indices, crops)
         return pixels, labels
@@ -105,8 +99,9 @@ class DecodedImages:
         grey = np.empty(len(indices), np.bool_)
 
         def fill(row: int) -> None:
-            crop = partial(crops, row)
-            grey[row], labels[row] = self._fill(int(indices[row]), crop, pixels[row], exact)
+            grey[row], labels[row] = self._fill(
+                int(indices[row]), partial(crops, row), pixels[row], exact
+            )
 
         self._workers.each(fill, len(indices))
         return pixels, labels, grey
@@ -147,11 +142,7 @@ class MemoryImages:
     """
 
     def __init__(self, images: DecodedImages) -> None:
-        """Decodes all of a set.
-
-        Raises:
-          InputError: An image cannot be decoded; the message names it.
-        """
+        """Decodes all of a set; the first image that cannot be decoded is an InputError."""
         self.class_names = images.class_names
         pixels, self._labels, grey = images.read_grey(np.arange(len(images)))
         self._images = pixels[..., :1].copy() if grey.all() else pixels
@@ -163,11 +154,7 @@ class MemoryImages:
     def read(
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"]]:
-        """Returns copies of the images and labels of these examples.
-
-        Raises:
-          InputError: There are crops, of images that have been cropped already.
-        """
+        """Returns copies of images and labels; crops, of what is cropped already, are refused."""
         if crops is not None:
             raise InputError(
                 "images are in memory at the size of the network's input, and have no random "

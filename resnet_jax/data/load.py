@@ -83,13 +83,7 @@ def load_images(
 def load_source(
     source: str, split: str, *, name: str | None = None, path: epath.PathLike | None = None
 ) -> Source:
-    """Returns the examples of a split of a data set, as they are stored.
-
-    The arguments are those of `load_images`.
-
-    Raises:
-      InputError: There is no such source, data set or split.
-    """
+    """Returns the examples of a split of a data set, as stored; see `load_images`."""
     of = name if name is not None and source == "tfds" else source
     return select(split, load_splits(source, name=name, path=path), of=of)
 
@@ -97,13 +91,7 @@ def load_source(
 def load_splits(
     source: str, *, name: str | None = None, path: epath.PathLike | None = None
 ) -> Splits:
-    """Returns the splits of a data set.
-
-    The arguments are those of `load_images`.
-
-    Raises:
-      InputError: There is no such source or data set.
-    """
+    """Returns the splits of a data set; see `load_images`."""
     if source not in _SOURCES:
         raise unknown("data source", source, _SOURCES)
     return _SOURCES[source](name, path)

@@ -52,14 +52,7 @@ def plot_training(
 ) -> tuple[Plot, Plot]:
     """Returns the first images of a step's batch, and their views for evaluation.
 
-    Args:
-      images: The training images.
-      augmentation: The random changes of the images.
-      statistics: Mean and standard deviation of the network's input.
-      batch_size: Number of examples of the global batch.
-      seed: The run's seed.
-      step: The step, from 0.
-      count: How many images, at least 1; a batch has no more than its size.
+    The arguments are those of `train_batches`, and how many images are wanted, at least 1.
 
     Raises:
       InputError: The step is negative, there are no images, or one cannot be decoded.
@@ -84,11 +77,7 @@ def plot_training(
 
 
 def plot_evaluation(images: ImageSet, statistics: Statistics, *, count: int) -> Plot:
-    """Returns the first `count` images of a set in their views for evaluation.
-
-    Raises:
-      InputError: An image cannot be decoded.
-    """
+    """Returns the first `count` images of a set in their views for evaluation."""
     pixels, labels = images.read(np.arange(min(count, len(images))))
     inputs = preprocess({"image": jnp.asarray(pixels)}, statistics, padding=0)
     (displayed,) = _displayed(statistics, inputs)

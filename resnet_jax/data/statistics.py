@@ -74,18 +74,16 @@ def measure_statistics(
 
     Args:
       images: The training images.
-      mean: "pixel" for a mean image (the paper's), "channel" for one number a channel, "none" for
-        zeros.
+      mean: "pixel" for a mean image (the paper's), "channel" for one number a channel, or "none".
       std: "channel" for the standard deviation of each channel's values about the mean of the
-        channel (whatever `mean` is), "none" for ones.
+        channel (whatever `mean` is), or "none".
       color: "pca" for the principal components of these images' colours, "pca_imagenet" for the
-        known ones of ImageNet, which are not measured, "none" for no components.
+        published ones of ImageNet, or "none".
       most: How many examples are measured at most, evenly spaced over the set; by default all.
 
     Raises:
-      InputError: There is no such mean, standard deviation or kind of colours, the set or what is
-        measured of it is empty, a channel is the same everywhere, so that nothing can be divided
-        by its standard deviation, or grey images are to have colours.
+      InputError: A name is unknown, there are no examples, a channel is the same everywhere, or
+        grey images are to have colours.
     """
     for kind, name, known in (
         ("mean of images", mean, MeanOf),
@@ -119,7 +117,12 @@ def measure_statistics(
         per_channel, products = per_channel.astype(object), products.astype(object)
         spread = count * products - np.outer(per_channel, per_channel)
         if std == "channel":
-            stds = np.array([_std(count, of_channel) for of_channel in spread.diagonal()])
+            if not all(spread.diagonal()):
+                raise InputError(
+                    "a channel of the images is the same everywhere and cannot be divided by its "
+                    'standard deviation; take std "none"'
+                )
+            stds = np.array([math.sqrt(of_channel) / count for of_channel in spread.diagonal()])
         if color == "pca":
             colors = _components((spread / count**2).astype(np.float64))
     return Statistics(
@@ -132,13 +135,7 @@ def measure_statistics(
 def statistics_template(
     image_shape: tuple[int, int, int], *, mean: MeanOf, color: ColorOf = "none"
 ) -> Statistics:
-    """Returns the shapes and types of the result of `measure_statistics`, to restore it with.
-
-    Args:
-      image_shape: Height, width and channels of the images.
-      mean: As it was measured.
-      color: As it was measured.
-    """
+    """Returns the shapes and types of the result of `measure_statistics`, to restore it with."""
     channels = image_shape[2:]
     mean_shape = image_shape if mean == "pixel" else channels
     return jax.eval_shape(
@@ -177,24 +174,11 @@ def _products(pixels: np.ndarray) -> np.ndarray:
     return total.astype(np.uint64)
 
 
-def _std(count: int, spread: int) -> float:
-    if spread == 0:
-        raise InputError(
-            "a channel of the images is the same everywhere and cannot be divided by its standard "
-            'deviation; take std "none"'
-        )
-    return math.sqrt(spread) / count
-
-
 def _components(covariance: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:
-    """Returns the principal components of colours, in units of 0 to 255.
+    """Returns the principal components of colours, of their covariance in pixels of 0 to 255.
 
-    Args:
-      covariance: Of the channels of all pixels, in units of 0 to 255, squared.
-
-    Returns:
-      A component in each column, the one with the most variance first: the eigenvector, whose
-      largest entry is positive, times the eigenvalue of pixels from 0 to 1.
+    A component in each column, the one with the most variance first: the eigenvector, whose largest
+    entry is positive, times the eigenvalue of pixels from 0 to 1, times 255.
     """
     eigenvalues, eigenvectors = np.linalg.eigh(covariance / _WHITE**2)
     # Of colours that vary in fewer directions some are zero, and rounding makes them negative.

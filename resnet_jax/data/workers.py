@@ -31,14 +31,7 @@ class Workers:
     """A pool of threads; their number changes the time alone, not the result."""
 
     def __init__(self, count: int | None = None) -> None:
-        """Starts no thread yet.
-
-        Args:
-          count: The number of threads; by default as many as there are cores for this process.
-
-        Raises:
-          InputError: The number is not positive.
-        """
+        """Starts no thread yet; `worker_count` says how many there will be."""
         self._count = worker_count(count)
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="decode")
 

@@ -86,10 +86,8 @@ class Mnist(_Pixels):
     def __init__(self, root: epath.PathLike, split: str) -> None:
         """Reads a split, "train" or "test".
 
-        Args:
-          root: The folder with the IDX files, gzipped or not: `train-images-idx3-ubyte[.gz]`,
-            `train-labels-idx1-ubyte[.gz]`, `t10k-images-...` and `t10k-labels-...`.
-          split: The split.
+        The folder has the IDX files, gzipped or not: `train-images-idx3-ubyte[.gz]`,
+        `train-labels-idx1-ubyte[.gz]`, `t10k-images-...` and `t10k-labels-...`.
 
         Raises:
           InputError: There is no such split, a file is missing, damaged or of another kind, or
@@ -171,6 +169,6 @@ def _find(root: epath.Path, name: str) -> epath.Path:
         if path.exists():
             return path
     raise InputError(
-        f"there is no {name} or {name}.gz in {root}; MNIST's four files are to be had from "
+        f"there is no {name} or {name}.gz in {root}; MNIST's four files are at "
         "https://storage.googleapis.com/cvdf-datasets/mnist/"
     )
