@@ -1,5 +1,6 @@
 """Batches of views: those of one shape together, decoded as they are needed."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -32,27 +33,20 @@ class Bucket(NamedTuple):
 
 
 def buckets(views: Sequence[View], sizes: Int32[np.ndarray, "examples 2"]) -> list[Bucket]:
-    """Returns every view of every example in exactly one bucket.
+    """Returns every view of every example, of these heights and widths, in exactly one bucket.
 
     The largest shapes come first, so that those too large for the memory fail at once.
-
-    Args:
-      views: The views of an image.
-      sizes: Height and width of each image; of any value where all views are crops.
     """
     members: dict[tuple[int, int], list[tuple[int, View]]] = {}
     for example, (height, width) in enumerate(sizes.tolist()):
         for view in views:
             _, rows, columns = view(height, width)
             members.setdefault((rows, columns), []).append((example, view))
-    return [
-        Bucket(
-            shape,
-            np.array([example for example, _ in members[shape]], np.int32),
-            [view for _, view in members[shape]],
-        )
-        for shape in sorted(members, key=lambda shape: (-shape[0] * shape[1], shape))
-    ]
+    found = []
+    for shape in sorted(members, key=lambda shape: (-shape[0] * shape[1], shape)):
+        examples, of_shape = zip(*members[shape], strict=True)
+        found.append(Bucket(shape, np.array(examples, np.int32), list(of_shape)))
+    return found
 
 
 class ViewReader:
@@ -70,7 +64,6 @@ class ViewReader:
         self._source = source
         self._examples = examples
         self._workers = Workers(workers)
-        self._sizes: Int32[np.ndarray, "n 2"] | None = None
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -83,46 +76,38 @@ class ViewReader:
         """
         if all(view.size is not None for view in views):
             return buckets(views, np.ones((len(self), 2), np.int32))
-        if self._sizes is None:
-            sizes = np.empty((len(self), 2), np.int32)
-
-            def measure(row: int) -> None:
-                def corner(height: int, width: int) -> Box:
-                    sizes[row] = height, width
-                    return Box(0, 0, 1, 1)
-
-                # Decoding turns and refuses images; measured in the same way, they agree.
-                pixel = np.empty((1, 1, 3), np.uint8)
-                decode_crop(self._source[self._examples[row]], corner, pixel, "bilinear")
-
-            self._workers.each(measure, len(self))
-            self._sizes = sizes
         return buckets(views, self._sizes)
+
+    @functools.cached_property
+    def _sizes(self) -> Int32[np.ndarray, "n 2"]:
+        sizes = np.empty((len(self), 2), np.int32)
+
+        def measure(row: int) -> None:
+            def corner(height: int, width: int) -> Box:
+                sizes[row] = height, width
+                return Box(0, 0, 1, 1)
+
+            # Decoding refuses images; measured in the same way, they agree.
+            pixel = np.empty((1, 1, 3), np.uint8)
+            decode_crop(self._source[self._examples[row]], corner, pixel, "bilinear")
+
+        self._workers.each(measure, len(self))
+        return sizes
 
     def batches(
         self, bucket: Bucket, interpolation: Interpolation, *, rows: int, channels: int
     ) -> Iterator[Batch]:
         """Yields the views of a bucket in batches of one size, the last filled up with black.
 
-        Yields:
-          `image`, uint8 [rows, h, w, channels], and `label`, int32 [rows].
+        They have `image`, uint8 [rows, h, w, channels], and `label`, int32 [rows].
 
         Raises:
           InputError: An image cannot be decoded, or has colours where one channel is wanted; the
             message names it.
         """
-        for first in range(0, len(bucket.examples), rows):
-            yield self._batch(bucket, slice(first, first + rows), interpolation, rows, channels)
-
-    def _batch(
-        self, bucket: Bucket, part: slice, interpolation: Interpolation, rows: int, channels: int
-    ) -> Batch:
-        examples, views = bucket.examples[part].tolist(), bucket.views[part]
-        pixels = np.zeros((rows, *bucket.shape, channels), np.uint8)
-        labels = np.zeros(rows, np.int32)
 
         def read(row: int) -> None:
-            number, view = examples[row], views[row]
+            number, view = int(bucket.examples[first + row]), bucket.views[first + row]
             example = self._source[self._examples[number]]
             out = pixels[row] if channels == 3 else np.empty((*bucket.shape, 3), np.uint8)
             grey = decode_crop(example, lambda h, w: view(h, w).box, out, interpolation, exact=True)
@@ -135,5 +120,8 @@ class ViewReader:
             labels[row] = self.labels[number] = example.label
             self.keys[number] = example.key
 
-        self._workers.each(read, len(examples))
-        return {"image": pixels, "label": labels}
+        for first in range(0, len(bucket.examples), rows):
+            pixels = np.zeros((rows, *bucket.shape, channels), np.uint8)
+            labels = np.zeros(rows, np.int32)
+            self._workers.each(read, min(rows, len(bucket.examples) - first))
+            yield {"image": pixels, "label": labels}

@@ -76,8 +76,7 @@ def predict(
       protocol: Which views of an image they see.
       reader: The images of this process.
       replicas: Devices of this process.
-      batch_size: Images of the size of the network's at a time, over these devices; views that are
-        larger, or mirrored too, are as many fewer as their pixels are more.
+      batch_size: Images of the network's size at a time, over these devices; fewer larger views.
       quiet: Draw no bar on the terminal.
 
     Returns:

@@ -6,6 +6,7 @@ result, in the logs of training, and in TensorBoard.
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -106,26 +107,24 @@ class ClassErrors(NamedTuple):
 
 def errors_of_classes(predictions: Predictions, class_names: Sequence[str]) -> list[ClassErrors]:
     """Returns the errors of each class; a label is an index of `class_names`."""
-    errors = []
-    for label, name in enumerate(class_names):
+
+    def errors(label: int, name: str) -> ClassErrors:
         own = predictions.select(predictions.labels == label)
         if not len(own.labels):
-            errors.append(ClassErrors(name, 0, None, None, None, 0))
-            continue
+            return ClassErrors(name, 0, None, None, None, 0)
         counts = np.bincount(own.classes[:, 0], minlength=len(class_names))
         counts[label] = 0
         other = int(counts.argmax())
-        errors.append(
-            ClassErrors(
-                name,
-                len(own.labels),
-                top1_error=round(top1_error(own), 4),
-                top5_error=round(top5_error(own), 4),
-                confused_with=class_names[other] if counts[other] else None,
-                confused=int(counts[other]),
-            )
+        return ClassErrors(
+            name,
+            len(own.labels),
+            top1_error=round(top1_error(own), 4),
+            top5_error=round(top5_error(own), 4),
+            confused_with=class_names[other] if counts[other] else None,
+            confused=int(counts[other]),
         )
-    return errors
+
+    return list(itertools.starmap(errors, enumerate(class_names)))
 
 
 def _percent(wrong: np.ndarray) -> float:
@@ -167,16 +166,16 @@ def write_predictions(
     probable classes as `top5`, with their `probabilities`.
     """
     columns = (keys, predictions.labels, predictions.classes, predictions.probabilities.tolist())
-    lines = []
-    for key, label, classes, probabilities in zip(*columns, strict=True):
-        line = {
+    lines = [
+        {
             "key": key,
             "label": class_names[label],
             "top5": [class_names[number] for number in classes],
             "probabilities": [float(f"{p:.6g}") for p in probabilities],
         }
-        lines.append(f"{json.dumps(line)}\n")
-    write_atomically(path, "".join(lines).encode())
+        for key, label, classes, probabilities in zip(*columns, strict=True)
+    ]
+    write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
 
 def write_per_class(

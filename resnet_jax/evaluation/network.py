@@ -113,7 +113,7 @@ def network_of_weights(
     Args:
       source: The weights, as for `interop.load_pretrained`.
       config: The data, and the type and the devices of the computation; its network and its
-        preparation of images for evaluation are not used. A label is compared by its number.
+        preparation of images are not used. A label is compared by its number.
       preprocessing: How images are prepared; by default as the source says, or as is usual with it.
 
     Raises:

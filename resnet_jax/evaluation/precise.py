@@ -54,7 +54,7 @@ def precise_batch_stats(
       images: Training images.
       statistics: The mean and the deviation that normalise them.
       replicas: The devices.
-      examples: How many images, rounded down to whole groups; no more than there are.
+      examples: How many images at most, rounded down to whole groups.
       augmentation: The augmentation of training; by default none.
       group_size: Images that a layer's inputs are normalised over, as in training; unless the
         network's own `bn_group_size` is a number.
@@ -105,10 +105,7 @@ def _batches(
     group_size: int,
     seed: int,
 ) -> Iterator[Batch]:
-    """Yields batches of a group for each replica, until there are enough.
-
-    What is drawn for a group depends on its number alone.
-    """
+    """Yields batches of a group for each replica; its draws depend on its number alone."""
     order = Order(len(images), group_size, seed)
     together = replicas.round_up(1)
     mine = replicas.rows(together)
