@@ -1,4 +1,4 @@
-"""One of several processes: is refused, trains in two parts, evaluates.
+"""One of several processes: is refused, trains, goes on with the other mapping, evaluates.
 
 `python several_programs.py FOLDER FLAGS_OF_A_CONFIG... -- FLAGS_OF_PROCESSES...`. Processes join
 once, so that their start is paid once.
@@ -19,5 +19,5 @@ if __name__ == "__main__":
         print("refused:", error, error.on_all_processes)
     run = f"--workdir={folder}/run"
     train.main([run, *config, "--config.total_steps=5"])
-    train.main([run, *config])
+    train.main([run, *config, "--config.parallel=shard_map"])
     evaluate.main([run, f"--predictions={folder}/predictions.jsonl"])

@@ -248,6 +248,7 @@ def main(port, process, folder):
     multihost_utils.sync_global_devices("done")
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     with socket.socket() as s:
         s.bind(("localhost", 0))

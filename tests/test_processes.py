@@ -53,12 +53,11 @@ def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("mapping", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)])
-def test_are_refused_train_go_on_and_evaluate_as_one_process_does(tmp_path, mapping):
+def test_are_refused_train_go_on_and_evaluate_as_one_process_does(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letters").write_text("")
     every = {"log_every": 5, "eval_every": 5, "checkpoint_every": 100}
-    changes = {**every, "total_steps": 10, "parallel": mapping, "model.bn_group_size": 8}
+    changes = {**every, "total_steps": 10, "model.bn_group_size": 8}
     statuses, outputs = finish(
         start("tests/several_programs.py", tmp_path, *tiny_flags(**changes), "--")
     )

@@ -16,10 +16,7 @@ def dropout_by_example(rows: Int[Array, " n"]) -> Iterator[None]:
 
     With the same key on all replicas, an example loses the same units on any number of them, and
     no two examples of a batch are alike. Masks are not shared by examples even where a layer's
-    `broadcast_dims` has the first dimension.
-
-    Args:
-      rows: The row of each example. What goes through dropout has one in each of its own rows.
+    `broadcast_dims` has the first dimension. Arrays that go through dropout have an example a row.
     """
 
     def intercept(

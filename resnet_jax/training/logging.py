@@ -25,6 +25,7 @@ Row: TypeAlias = dict[str, int | float | str]
 
 # Strict JSON has no such numbers; protobuf's JSON writes these strings for them.
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_ON_BAR = ("loss", "top1_error")
 
 
 class Logger:
@@ -52,14 +53,8 @@ class Logger:
     ) -> None:
         """Opens the logs; lines of steps after `start_step` are removed, and will be written again.
 
-        Args:
-          layout: The workdir; None on processes that write nothing.
-          title: Stands above the curves.
-          start_step: The step that the run goes on from.
-          total_steps: The last step.
-          batch_size: Images of a step, over all devices.
-          stream: The terminal; `sys.stderr` by default.
-          clock: Returns the time in seconds.
+        `layout` is the workdir, None on processes that write nothing; `title` stands above the
+        curves; `batch_size` is that over all devices; the terminal is `sys.stderr` by default.
 
         Raises:
           InputError: A line of `metrics.jsonl` is not one of a log. The file stays as it is.
@@ -116,8 +111,7 @@ class Logger:
         self._tensorboard.write(step, "train", timed)
         if self._bar.disable:
             self._line(step, "train", [*_texts(values), *self._pace()])
-        on_bar = {name: values[name] for name in ("loss", "top1_error") if name in values}
-        self._values = "  ".join(_texts(on_bar))
+        self._values = "  ".join(_texts({k: values[k] for k in _ON_BAR if k in values}))
         self._bar.set_description_str(self._status())
 
     def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:

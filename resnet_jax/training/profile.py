@@ -6,12 +6,7 @@ from jaxtyping import PyTree
 
 
 class Profile:
-    """Records the host and the devices during some steps, as a context manager.
-
-    Args:
-      steps: The first and the last step, counted from 1, or None.
-      folder: The folder of the profile.
-    """
+    """Records the host and the devices from the first to the last of two steps, counted from 1."""
 
     def __init__(self, steps: tuple[int, int] | None, folder: epath.Path) -> None:
         self._first, self._last = steps or (0, 0)

@@ -91,14 +91,7 @@ def init_state(
     image_shape: tuple[int, int, int],
     seed: int,
 ) -> TrainState:
-    """Returns the state before the first step.
-
-    Args:
-      model: The network.
-      optimizer: Its optimiser.
-      image_shape: Height, width and channels of its images.
-      seed: Decides the initial parameters.
-    """
+    """Returns the state before the first step, for images of a height, a width and channels."""
     # Lazily, and not in a jit: the samplers are then compiled once a shape, not once a parameter.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = model.lazy_init(jax.random.key(seed), images, train=False)
@@ -120,11 +113,6 @@ def pack(state: TrainState, statistics: Statistics) -> dict[str, PyTree]:
 
 
 def unpack(parts: Mapping[str, PyTree], shapes: TrainState) -> tuple[TrainState, Statistics]:
-    """Returns the state and the statistics of a checkpoint.
-
-    Args:
-      parts: As `pack` returns them.
-      shapes: A state with the same structure.
-    """
+    """Returns what was packed; `shapes` is a state with the same structure."""
     state = serialization.from_state_dict(shapes, {**parts["training"], **parts["variables"]})
     return cast(TrainState, state), Statistics(**parts["measured"])

@@ -11,6 +11,7 @@ from resnet_jax.data import load_source, read_ledger
 from resnet_jax.data.draws import Order
 from resnet_jax.training import train
 from resnet_jax.training.logging import MetricsLog
+from resnet_jax.training.run import Run
 from tests.data.pictures import write_folder
 from tests.outcomes import read_checkpoints
 from tests.tiny import SELDOM, tiny_config
@@ -69,15 +70,16 @@ def test_a_run_notes_what_it_cannot_read_and_goes_on_the_same(root, tmp_path):
 def test_what_is_measured_first_is_noted_too(root, tmp_path, in_memory):
     damaged = damage(root, "train", 3)
     options = {"data.mean": "pixel", "data.in_memory": in_memory, "data.augment": "none"}
-    train(config_of(root, total_steps=1, **options), tmp_path / "run")
-    ledger = read_ledger(tmp_path / "run" / "bad_records" / "0.jsonl")
-    assert {entry["key"] for entry in ledger} == damaged
+    run = Run.from_config(config_of(root, **options), ledger=tmp_path / "ledger")
+    run.begin()
+    run.bad_records.sync()
+    assert {entry["key"] for entry in read_ledger(tmp_path / "ledger")} == damaged
 
 
 @pytest.mark.parametrize("mean", ["none", "pixel"])
 def test_too_many_stop_a_run(root, tmp_path, mean):
     damage(root, "train", 20)
-    options = {"data.max_bad_share": 0.01, "data.mean": mean}
+    options = {**SELDOM, "data.max_bad_share": 0.01, "data.mean": mean}
     with pytest.raises(InputError) as error:
         train(config_of(root, **options), tmp_path / "run")
     ledger = tmp_path / "run" / "bad_records" / "0.jsonl"
@@ -85,14 +87,15 @@ def test_too_many_stop_a_run(root, tmp_path, mean):
     assert f"{ledger} lists them" in str(error.value)
     assert read_ledger(ledger)
     # And the workdir can be used, once more are allowed.
-    train(config_of(root, **{**options, "data.max_bad_share": 0.9}), tmp_path / "run")
+    options |= {"data.max_bad_share": 0.9, "total_steps": 1}
+    train(config_of(root, **options), tmp_path / "run")
 
 
 def test_what_was_learned_before_a_bad_example_is_kept(root, tmp_path):
-    met = Order(60, 16, 0).indices(2)  # 4, were it not for this, is the first step that is saved
+    met = Order(60, 16, 0).indices(2)  # the third step; the last one is saved
     key = load_source("folder", "train", path=root)[int(met[5])].key
     (root / key).write_bytes(b"no image")
-    flags = {"total_steps": 6, "data.max_bad_share": 0.0}
+    flags = {**SELDOM, "total_steps": 4, "data.max_bad_share": 0.0}
     with pytest.raises(InputError, match="1 of the 60 examples of train cannot be read"):
         train(config_of(root, **flags), tmp_path / "run")
     assert sorted(read_checkpoints(tmp_path / "run")) == [2]
@@ -114,10 +117,10 @@ def test_a_log_that_cannot_be_written_for_a_while_costs_nothing(root, tmp_path, 
 
     monkeypatch.setattr(MetricsLog, "write", write_if_there_is_room)
     with pytest.raises(OSError, match="No space left"):
-        train(config_of(root), tmp_path / "run")
+        train(config_of(root, total_steps=8), tmp_path / "run")
     assert sorted(read_checkpoints(tmp_path / "run")) == [4, 7]
-    train(config_of(root), tmp_path / "run")
-    train(config_of(root), tmp_path / "whole")
+    train(config_of(root, total_steps=8), tmp_path / "run")
+    train(config_of(root, total_steps=8), tmp_path / "whole")
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "whole")]
     assert logs[0] == logs[1]
 
@@ -125,13 +128,13 @@ def test_a_log_that_cannot_be_written_for_a_while_costs_nothing(root, tmp_path, 
 def test_an_evaluation_is_of_all_or_none(root, tmp_path):
     (damaged,) = damage(root, "val", 1)
     with pytest.raises(InputError, match=rf"^image {damaged} cannot be decoded: "):
-        train(config_of(root), tmp_path / "run")
+        train(config_of(root, **SELDOM, total_steps=2), tmp_path / "run")
     # The training until then is not lost.
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
 
 
 def test_a_run_does_not_go_on_with_more_or_fewer_examples(root, tmp_path):
-    train(config_of(root, total_steps=4), tmp_path / "run")
+    train(config_of(root, **SELDOM, total_steps=1), tmp_path / "run")
     next((root / "train").glob("*/*.jpg")).unlink()
     message = r"^the run has learned from 60 examples of train until now, and there are 59; "
     with pytest.raises(InputError, match=message):
