@@ -1,7 +1,8 @@
 """Networks as StableHLO programs, which run without this package.
 
-`export_stablehlo` returns one, with the weights in it, and `load_exported` reads it again with
-nothing but jax; `python -m resnet_jax export SOURCE DESTINATION` writes one.
+`export_stablehlo` returns one, with the weights in it, and `python -m resnet_jax export SOURCE
+DESTINATION` writes it to a file. `jax.export.deserialize(bytearray(content)).call(images)` runs it,
+with nothing but jax and flatbuffers.
 """
 
 import importlib.util
@@ -9,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from etils import epath
 from flax import linen as nn
 from jax import export
 from jaxtyping import Array, Float, PyTree, Shaped
@@ -45,7 +45,10 @@ def export_stablehlo(
       InputError: There is no such platform or one is named twice, the variables or the images are
         not the network's, or the package `flatbuffers` is missing.
     """
-    _check_flatbuffers()
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError(
+            "to write programs flatbuffers has to be installed: pip install 'resnet_jax[export]'"
+        )
     platforms = tuple(platforms)
     for platform in platforms:
         if platform not in PLATFORMS:
@@ -74,32 +77,6 @@ def export_stablehlo(
             f"{tuple(image_shape)}: {reason}"
         ) from error
     return bytes(exported.serialize())
-
-
-def load_exported(path: epath.PathLike) -> export.Exported:
-    """Returns a program that `export_stablehlo` made: `.call(images)` runs it.
-
-    Nothing of a program is checked before it runs: load only files whose authors you trust.
-
-    Raises:
-      InputError: There is no such file, it is of another kind, or the package `flatbuffers` is
-        missing.
-    """
-    _check_flatbuffers()
-    try:
-        return export.deserialize(bytearray(epath.Path(path).read_bytes()))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # flatbuffers raises many kinds for other files
-        raise InputError(f"{path} is not an exported program, or is damaged: {error}") from error
-
-
-def _check_flatbuffers() -> None:
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise InputError(
-            "to write or read programs flatbuffers has to be installed: "
-            "pip install 'resnet_jax[export]'"
-        )
 
 
 if __name__ == "__main__":

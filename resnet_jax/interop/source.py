@@ -9,7 +9,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.files import resolve_path
 from resnet_jax.interop.formats import ENTRY, Contents, read_json
 from resnet_jax.interop.formats.caffe import read_caffe, read_mean_image
-from resnet_jax.interop.formats.keras import HDF5_MAGIC, is_keras_archive, read_keras
+from resnet_jax.interop.formats.keras import HDF5_MAGIC, read_keras
 from resnet_jax.interop.formats.pytorch import ZIP_MAGIC, read_torch
 from resnet_jax.interop.formats.safetensors import read_safetensors
 
@@ -101,9 +101,10 @@ def _read_file(path: epath.Path) -> Contents:
             magic = file.read(_MAGIC_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if magic.startswith(HDF5_MAGIC) or (magic.startswith(ZIP_MAGIC) and is_keras_archive(path)):
+    is_archive = magic.startswith(ZIP_MAGIC)
+    if magic.startswith(HDF5_MAGIC) or (is_archive and path.suffix == ".keras"):
         return read_keras(path)
-    if magic.startswith(ZIP_MAGIC):
+    if is_archive:
         return Contents(read_torch(path))
     if magic.startswith(_LEGACY_MAGICS):
         raise InputError(

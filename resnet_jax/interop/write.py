@@ -131,20 +131,16 @@ def _write(
 
 
 def _check_suffix(path: epath.Path, dialect: DialectName) -> None:
-    takes, reads = (
-        ".safetensors",
-        ", which PyTorch reads with safetensors.torch.load_file, or a folder",
-    )
-    if dialect == "caffe":
-        takes, reads = ".caffemodel", ", or a folder"
-    if dialect == "keras":
-        takes, reads = (
+    takes, hint = {
+        "keras": (
             ".h5",
             ", which Keras reads with load_weights; NAME.weights.h5 is another layout",
-        )
+        ),
+        "caffe": (".caffemodel", ", or a folder"),
+    }.get(dialect, (".safetensors", ", which PyTorch reads with load_file, or a folder"))
     is_folder = path.suffix not in _FILES and dialect != "keras"
     if not is_folder and (path.suffix != takes or path.name.endswith(".weights.h5")):
-        raise InputError(f"{path} is not written: give NAME{takes}{reads}")
+        raise InputError(f"{path} is not written: give NAME{takes}{hint}")
 
 
 def _arrays(weights: Weights, keys: KeyMap) -> dict[str, np.ndarray]:

@@ -33,17 +33,20 @@ def small():
 
 @pytest.mark.parametrize("depth", [1, *(pytest.param(d, marks=pytest.mark.slow) for d in DEPTHS)])
 def test_a_network_equals_keras_in_both_modes(depth, tmp_path):
-    pixels, batch = (40, 4) if depth == 1 else (64, 4)
-    network = keras_reference.randomize(keras_reference.make(depth, pixels))
+    pixels, classes = (40, 10) if depth == 1 else (64, 1000)
+    if depth == 1:
+        network = small()
+    else:
+        network = keras_reference.randomize(keras_reference.make(depth, pixels))
     network.save(tmp_path / "a.keras")
     pretrained = load_pretrained(tmp_path / "a.keras")
     if depth > 1:
         assert pretrained.network == create_model(f"resnet{depth}", **FORM)
 
     rng = np.random.default_rng(1)
-    images = rng.normal(size=(batch, pixels, pixels, 3)).astype(np.float32)
-    labels = rng.integers(0, 1000, batch)
-    double = keras_reference.make(depth, pixels, dtype="float64")
+    images = rng.normal(size=(4, pixels, pixels, 3)).astype(np.float32)
+    labels = rng.integers(0, classes, 4)
+    double = keras_reference.make(depth, pixels, dtype="float64", classes=classes)
     double.set_weights(network.get_weights())
     found = differences_of(
         pretrained.network,

@@ -57,15 +57,6 @@ def read_keras(path: epath.PathLike) -> Contents:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def is_keras_archive(path: epath.Path) -> bool:
-    """Whether an archive is one of Keras, and not one of PyTorch."""
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return _WEIGHTS in archive.namelist()
-    except Exception:  # a damaged archive can raise anything in zipfile
-        return path.suffix == ".keras"
-
-
 def write_keras(
     path: epath.Path,
     arrays: Mapping[str, np.ndarray],
