@@ -24,9 +24,7 @@ def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
       InputError: It cannot be decoded to its end, or is enormous; the message says so of "it".
     """
     if isinstance(example.image, np.ndarray):
-        pixels = example.image
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        return _png(_resized(image, shorter_side))
+        return _encoded(_resized(open_image(example.image), shorter_side), "PNG")
     try:
         with open_image(example.image) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -38,9 +36,12 @@ def shrink(example: Example, shorter_side: int | None, quality: int) -> bytes:
             if small and image.format in (*JPEG, "PNG") and image.mode != "CMYK":
                 return example.image
             if small and image.format not in JPEG:
-                return _png(in_colours(image))
-            orientation = image.getexif().get(_ORIENTATION)
-            return _jpeg(_resized(in_colours(image), shorter_side), quality, orientation)
+                return _encoded(in_colours(image), "PNG")
+            orientation, exif = image.getexif().get(_ORIENTATION), Image.Exif()
+            if orientation is not None:
+                exif[_ORIENTATION] = orientation
+            smaller = _resized(in_colours(image), shorter_side)
+            return _encoded(smaller, "JPEG", quality=quality, exif=exif)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a broken file can raise anything in Pillow
@@ -55,16 +56,7 @@ def _resized(image: Image.Image, shorter_side: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _png(image: Image.Image) -> bytes:
+def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-def _jpeg(image: Image.Image, quality: int, orientation: int | None) -> bytes:
-    file = io.BytesIO()
-    exif = Image.Exif()
-    if orientation is not None:
-        exif[_ORIENTATION] = orientation
-    image.save(file, "JPEG", quality=quality, exif=exif)
+    image.save(file, kind, **options)
     return file.getvalue()

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageFile
+from PIL import Image
 
 from resnet_jax.data.crops import Box
 from resnet_jax.data.decoding.jpeg import Region, jpeg_decoder
@@ -58,7 +58,7 @@ def decode_crop(
 ) -> bool:
     """Writes a part of an image, resampled.
 
-    The filter averages over all the pixels that it leaves out, as Pillow's does. A JPEG that is
+    The filter averages over what it leaves out, as Pillow's does. A JPEG that is
     much larger than wanted is decoded at a half, a quarter or an eighth of its size.
 
     The format of a file is found from its content, not from its name. Of 16 bits the upper 8 are
@@ -84,13 +84,16 @@ def decode_crop(
         return _plan(crop, height, width, out.shape, _SUPPORT[interpolation], reducible)
 
     try:
-        if isinstance(example.image, np.ndarray):
-            part, box = _part_of_pixels(example.image, plan)
-        else:
+        if isinstance(example.image, bytes):
             grey = _decode_jpeg(example.image, plan, out, interpolation)
             if grey is not None:
                 return grey
-            part, box = _part_of_file(example.image, plan)
+        with open_image(example.image) as image:
+            width, height = image.size
+            factor, region, box = plan(height, width, image.format in JPEG)
+            if factor > 1:
+                image.draft(None, (width // factor, height // factor))
+            part = in_colours(image.crop(region))
         _resample(part, box, out, interpolation)
     except MemoryError:
         raise
@@ -181,24 +184,6 @@ def _compiled_resample() -> Callable[..., None] | None:
     return resample
 
 
-def _part_of_pixels(pixels: UInt8[np.ndarray, "h w c"], plan: _Plan) -> tuple[Image.Image, Box]:
-    height, width, channels = pixels.shape
-    if channels not in (1, 3):
-        raise InputError(f"has {channels} channels; it must have 1 or 3")
-    _, region, box = plan(height, width, False)
-    pixels = pixels[region.upper : region.lower, region.left : region.right]
-    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels), box
-
-
-def _part_of_file(file: bytes, plan: _Plan) -> tuple[Image.Image, Box]:
-    with open_image(file) as image:
-        width, height = image.size
-        factor, region, box = plan(height, width, image.format in JPEG)
-        if factor > 1:
-            image.draft(None, (width // factor, height // factor))
-        return in_colours(image.crop(region)), box
-
-
 def _resample(
     image: Image.Image,
     box: Box,
@@ -216,22 +201,27 @@ def _resample(
     out[:] = np.atleast_3d(np.asarray(both))
 
 
-def open_image(file: bytes) -> ImageFile.ImageFile:
-    """Opens an image file by its content; nothing is decoded yet.
+def open_image(image: bytes | UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    """Opens pixels, or an image file by its content; of a file nothing is decoded yet.
 
     The caller has to refuse more than `MOST_PIXELS`: unlike Pillow's own function this one does not
     warn of them.
 
     Raises:
-      ValueError: It has none of the formats that are read.
+      ValueError: It has none of the formats that are read, or another number of channels.
       Exception: Whatever a broken file raises in Pillow.
     """
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2]
+        if channels not in (1, 3):
+            raise InputError(f"has {channels} channels; it must have 1 or 3")
+        return Image.fromarray(image[..., 0] if channels == 1 else image)
     Image.init()
     for name in _FORMATS:
         factory, accept = Image.OPEN[name]
-        if accept is not None and accept(file[:16]) is True:
+        if accept is not None and accept(image[:16]) is True:
             try:
-                return factory(io.BytesIO(file), "")
+                return factory(io.BytesIO(image), "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:
                 raise ValueError(_UNKNOWN_FORMAT) from error
     raise ValueError(_UNKNOWN_FORMAT)
