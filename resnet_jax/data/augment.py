@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Float32, Int32
 
 from resnet_jax.data.crops import Crops, InceptionCrop, RandomCrop, ScaleJitter
 from resnet_jax.data.draws import Draws, Stream
@@ -124,7 +124,7 @@ def preprocess(
 
     Args:
       batch: `image`, uint8 [n, h, w, c], and any of the arrays that `Augmentation` draws.
-      statistics: As `measure_statistics` returned them.
+      statistics: The mean, the deviation and the components of colour.
       padding: Pixels of padding on each side, which `crop_offset` was drawn for.
 
     Raises:
@@ -136,27 +136,17 @@ def preprocess(
     scale = (1 / jnp.asarray(statistics.std)).reshape(1, 1, 1, -1)
     images = batch["image"].astype(jnp.float32)
     if "color" in batch:
-        images = _add_colors(images, batch["color"], statistics)
+        if statistics.color is None:
+            raise ValueError("there are colours in the batch, and no components in the statistics")
+        # Not a product of matrices, which is not exact at a TPU's default precision.
+        colors = jnp.sum(batch["color"][:, None] * jnp.asarray(statistics.color)[None], axis=-1)
+        images = images + colors[:, None, None]
     images = (images - mean) * scale
     if "flip" in batch:
-        images = _flip(images, batch["flip"])
+        images = jnp.where(batch["flip"].reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
     if "crop_offset" in batch:
         images = _pad_and_crop(images, batch["crop_offset"], padding)
     return images
-
-
-def _add_colors(
-    images: Float32[Array, "n h w c"], coefficients: Float32[Array, "n c"], statistics: Statistics
-) -> Float32[Array, "n h w c"]:
-    if statistics.color is None:
-        raise ValueError("there are colours in the batch, and no components in the statistics")
-    # Not a product of matrices, which is not exact at a TPU's default precision.
-    colors = jnp.sum(coefficients[:, None] * jnp.asarray(statistics.color)[None], axis=-1)
-    return images + colors[:, None, None]
-
-
-def _flip(images: Float32[Array, "n h w c"], flip: Bool[Array, "n"]) -> Float32[Array, "n h w c"]:
-    return jnp.where(flip.reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
 
 
 def _pad_and_crop(

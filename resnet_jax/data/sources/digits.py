@@ -4,7 +4,6 @@ import gzip
 import math
 import zlib
 from functools import partial
-from typing import IO, cast
 
 import numpy as np
 from etils import epath
@@ -138,26 +137,21 @@ def read_idx(path: epath.PathLike, dimensions: int) -> UInt8[np.ndarray, "..."]:
     try:
         with path.open("rb") as file:
             unzipped = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            return _read_idx(cast(IO[bytes], unzipped), path, dimensions)
+            # Two zeros, the type, the number of dimensions; then each, four bytes, big end first.
+            if unzipped.read(4) != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
+                raise InputError(
+                    f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions"
+                )
+            header = unzipped.read(4 * dimensions)
+            if len(header) < 4 * dimensions:
+                raise InputError(f"{path} ends within its header")
+            shape = tuple(np.frombuffer(header, ">u4").tolist())
+            size, stated = math.prod(shape), f"its header says {'x'.join(map(str, shape))}"
+            if size > _MOST_BYTES:
+                raise InputError(f"{path} is not read, because {stated}, which is more than 1 GiB")
+            content = unzipped.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _read_idx(file: IO[bytes], path: epath.Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
-    # Two zeros, the type, the number of dimensions; then each of them, four bytes, big end first.
-    if file.read(4) != bytes([0, 0, _UNSIGNED_BYTES, dimensions]):
-        raise InputError(
-            f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions"
-        )
-    header = file.read(4 * dimensions)
-    if len(header) < 4 * dimensions:
-        raise InputError(f"{path} ends within its header")
-    shape = tuple(np.frombuffer(header, ">u4").tolist())
-    size = math.prod(shape)
-    stated = f"its header says {'x'.join(map(str, shape))}"
-    if size > _MOST_BYTES:
-        raise InputError(f"{path} is not read, because {stated}, which is more than 1 GiB")
-    content = file.read(size + 1)
     if len(content) != size:
         found = f"only {len(content)}" if len(content) < size else "more"
         raise InputError(f"{path} should have {size} bytes ({stated}), and has {found}")
