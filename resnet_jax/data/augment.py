@@ -55,12 +55,11 @@ class Augmentation:
         return None if self.crop is None else self.crop(draws)
 
     def __call__(self, draws: Draws) -> dict[str, np.ndarray]:
-        """Returns the arrays that travel in the batch, one row for each row of `draws`.
+        """Returns the arrays that travel in the batch, those that are used, by row of `draws`.
 
-        Returns:
-          `crop_offset`, int32 [n, 2]: row and column of the crop's upper left corner in the padded
-          image, each 0 to twice the padding; `flip`, bool [n]; `color`, float32 [n, 3], the
-          coefficients of the components of colour. Each only where it is used.
+        `crop_offset`, int32 [n, 2]: row and column of the crop's upper left corner in the padded
+        image, each 0 to twice the padding; `flip`, bool [n]; `color`, float32 [n, 3], the
+        coefficients of the components of colour.
         """
         arrays = {}
         if self.padding:

@@ -1,5 +1,6 @@
 """Examples that cannot be read: their ledger, and their substitutes."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,9 @@ class BadRecords:
     """Lets training go on without the examples that cannot be read.
 
     Another example takes the place of each, with its own label: which one depends on the index
-    alone, so that a batch is the same for any number of threads and processes, and in a run that
-    is started again. Each process has a ledger, a file of JSON lines, with each bad example once.
-    When more than a share of the examples are bad, reading ends with an error.
+    alone, so that batches stay the same for any number of threads and processes. Each process has a
+    ledger, a file of JSON lines, with each bad example once. When more than a share of the examples
+    are bad, reading ends with an error.
 
     Attributes:
       failures: How many times an example could not be read.
@@ -91,12 +92,12 @@ class BadRecords:
         with self._lock:
             if self._ledger is None or self._synced == len(self._bad):
                 return
-            entries = {
-                (entry.get("split"), entry.get("index"), entry.get("key")): entry
-                for entry in [*read_ledger(self._ledger), *self._bad.values()]
-            }
-            lines = [json.dumps(entry) + "\n" for entry in entries.values()]
-            write_atomically(self._ledger, "".join(lines).encode())
+            entries = [*read_ledger(self._ledger), *self._bad.values()]
+            names = [
+                (entry.get("split"), entry.get("index"), entry.get("key")) for entry in entries
+            ]
+            every = dict(zip(names, entries, strict=True)).values()
+            write_atomically(self._ledger, "".join(f"{json.dumps(e)}\n" for e in every).encode())
             self._synced = len(self._bad)
 
 
@@ -105,8 +106,6 @@ def read_ledger(path: epath.PathLike) -> list[Entry]:
     path = epath.Path(path)
     entries = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
+        with contextlib.suppress(ValueError):
             entries.append(json.loads(line))
-        except ValueError:
-            continue
     return entries

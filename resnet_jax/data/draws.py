@@ -111,12 +111,9 @@ class Draws:
     def integers(
         self, stream: Stream, bound: int, per_example: int = 1
     ) -> Int32[np.ndarray, "rows per_example"]:
-        """Returns whole numbers, equally likely from 0 to `bound - 1`.
+        """Returns whole numbers for each example, equally likely from 0 to `bound - 1`.
 
-        Args:
-          stream: Their purpose.
-          bound: At most 2**31. No number's chance is off by more than 2**-32.
-          per_example: How many for each example.
+        `bound` is at most 2**31. No number's chance is off by more than 2**-32.
         """
         count = self.batch_size * per_example
         bits = random_bits(self.seed, stream, self.step, count)
@@ -127,14 +124,10 @@ class Draws:
     def normals(
         self, stream: Stream, per_example: int = 1
     ) -> Float32[np.ndarray, "rows per_example"]:
-        """Returns numbers from a normal distribution with mean 0 and variance 1.
+        """Returns numbers for each example from a normal distribution with mean 0 and variance 1.
 
         It is cut into 65,536 equally likely levels, so that a number is the same on every machine;
         the largest is 4.32, and the variance is 2e-5 too small.
-
-        Args:
-          stream: Their purpose.
-          per_example: How many for each example.
         """
         levels = self.integers(stream, _LEVELS, per_example)
         return _normal_quantiles()[levels]

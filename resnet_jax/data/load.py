@@ -50,9 +50,8 @@ def load_images(
     """Returns the images of a split of a data set.
 
     Args:
-      source: "digits", which come with the package; "folder", for `path/<split>/<class>/*`;
-        "mnist", for its own four files in `path`; or "tfds", for data sets that
-        tensorflow_datasets has prepared.
+      source: "digits", of the package; "folder", `path/<split>/<class>/*`; "mnist", its own four
+        files in `path`; or "tfds", for what tensorflow_datasets has prepared.
       split: The split, as `train`, or slices, as `train[:90%]` or `train[45000:]+test`.
       image_size: Height and width of the images, in pixels.
       name: tfds: name of the data set, as `cifar10`, or `name/config:version`.
@@ -61,10 +60,8 @@ def load_images(
       resize: Pixels of the shorter side before the centre is cropped for evaluation; by default
         `image_size`.
       interpolation: How images are resampled, "bilinear" or "bicubic".
-      workers: Number of threads that decode; by default as many as there are cores. The result
-        does not depend on it.
-      bad_records: Replaces examples that cannot be read; by default they are errors, as is
-        necessary where a number is measured on all of them.
+      workers: Number of threads that decode; by default as many as there are cores.
+      bad_records: Replaces examples that cannot be read; by default they are errors.
 
     Raises:
       InputError: There is no such source, data set or split, or a number is out of range.

@@ -35,16 +35,13 @@ _THREADS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How images are stored.
+    """How images are stored; a value out of range is an `InputError`.
 
     Attributes:
       shorter_side: The most pixels of the shorter of height and width; None for any number.
       quality: Quality of the JPEGs that are encoded, 1 to 100.
       examples_per_shard: About how many examples a file has.
       format: Of the files.
-
-    Raises:
-      InputError: A value is out of range.
     """
 
     shorter_side: int | None = None
@@ -95,11 +92,7 @@ class Plan:
                 yield Shard(file, split, range(start, stop))
 
     def refuse_other(self, folder: epath.Path, how: str, other: Mapping[str, object]) -> None:
-        """Refuses a folder that was "begun" or "prepared" (`how`) by another plan, read from JSON.
-
-        Raises:
-          InputError: Names the first value that differs.
-        """
+        """Refuses a folder that was "begun" or "prepared" (`how`) by another plan, of JSON."""
         before, now = (flatten_dict(tree, sep=".") for tree in (other, dataclasses.asdict(self)))
         for key in [*now, *before]:
             one, another = before.get(key), now.get(key)
@@ -145,11 +138,7 @@ def verify(out: epath.PathLike, name: str, version: str = "1.0.0") -> Mapping[st
 
 
 def read_manifest(folder: epath.Path) -> Manifest:
-    """Returns the manifest of a finished data set.
-
-    Raises:
-      InputError: The data set is missing or not finished, or something else has written it.
-    """
+    """Returns the manifest of a finished data set, and refuses any other folder."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         if manifest["format"] == _MANIFEST_FORMAT and (folder / LAST).exists():

@@ -149,8 +149,8 @@ def run_batches(
 def _step(model: nn.Module, statistics: Statistics, protocol: Protocol, summarized: bool) -> Step:
     """Returns the step of one replica, from `image` and `label` to the outputs for all replicas.
 
-    These are `Predictions` if they are to be summarized, else the log-probabilities, float32
-    [rows, classes]. A mean image is stretched to the size of the images.
+    They are `Predictions` if summarized, else log-probabilities, float32 [rows, classes]. A mean
+    image is stretched to the size of the images.
     """
 
     def step(variables: Variables, batch: Mapping[str, Array]) -> PyTree:

@@ -159,10 +159,8 @@ def evaluate_ensemble(networks: Sequence[Network], **options: Unpack[Options]) -
 
     Every image counts exactly once, for any number of devices and processes.
 
-    Args:
-      networks: The networks, of `restore` and `network_of_weights`; each sees images as they are
-        prepared for it. The data are those of the first one's config.
-      **options: `Options`.
+    The networks are those of `restore` and `network_of_weights`, each sees images as they are
+    prepared for it, and the data are those of the first one's config; for the rest see `Options`.
 
     Raises:
       InputError: Networks, data and options do not belong together, a network holds values that are

@@ -78,11 +78,7 @@ def decode_crop(
     Raises:
       InputError: The image cannot be decoded, is enormous, or has other channels.
     """
-
-    def plan(height: int, width: int, reducible: bool) -> tuple[int, Region, Box]:
-        reducible = reducible and not exact
-        return _plan(crop, height, width, out.shape, _SUPPORT[interpolation], reducible)
-
+    plan = functools.partial(_plan, crop, out.shape[:2], _SUPPORT[interpolation], exact)
     try:
         if isinstance(example.image, bytes):
             grey = _decode_jpeg(example.image, plan, out, interpolation)
@@ -106,10 +102,11 @@ def decode_crop(
 
 def _plan(
     crop: Callable[[int, int], Box],
+    shape: tuple[int, int],
+    support: float,
+    exact: bool,
     height: int,
     width: int,
-    shape: tuple[int, ...],
-    support: float,
     reducible: bool,
 ) -> tuple[int, Region, Box]:
     """Returns the reduction of a JPEG, the region of the reduced image, and the box in that.
@@ -122,7 +119,7 @@ def _plan(
             "small file can claim any number"
         )
     box = crop(height, width)
-    factor = _reduction(box, shape) if reducible else 1
+    factor = _reduction(box, shape) if reducible and not exact else 1
 
     def span(low: float, high: float, size: int, wanted: int) -> tuple[int, int, float, float]:
         low, high, size = low / factor, high / factor, -(-size // factor)
@@ -136,13 +133,13 @@ def _plan(
     return factor, Region(left, upper, right, lower), Box(box_left, box_upper, box_right, box_lower)
 
 
-def _reduction(box: Box, shape: tuple[int, ...]) -> int:
+def _reduction(box: Box, shape: tuple[int, int]) -> int:
     """Returns the factor by which a JPEG is reduced as it is decoded: 1, 2, 4 or 8.
 
     At least twice the pixels that are wanted remain in each direction, so that the filter decides
     about the result, and not the reduction.
     """
-    height, width = shape[:2]
+    height, width = shape
     spare = min((box.lower - box.upper) / height, (box.right - box.left) / width)
     return next(factor for factor in (8, 4, 2, 1) if factor == 1 or spare >= 2 * factor)
 

@@ -93,16 +93,10 @@ def resample(
     support: float,
     out: UInt8[np.ndarray, "tall wide 3"],
 ) -> None:
-    """Writes a box of an image, resampled to the size of `out`.
+    """Writes a box of an image, in its pixels, resampled to the size of `out`.
 
-    Args:
-      image: The bytes of each pixel are red, green, blue, and anything.
-      left: Left edge of the box, in pixels.
-      upper: Its upper edge.
-      right: Its right edge.
-      lower: Its lower edge.
-      support: Reach of the filter: 1 for bilinear, 2 for bicubic.
-      out: Red, green and blue.
+    The bytes of a pixel are red, green, blue, and anything; `support` is the reach of the filter: 1
+    for bilinear, 2 for bicubic.
     """
     height, width = image.shape
     tall, wide, _ = out.shape

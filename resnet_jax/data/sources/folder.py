@@ -65,11 +65,7 @@ class FolderSplit:
 
 
 def folder_splits(root: epath.PathLike) -> Splits:
-    """Returns the splits of a folder.
-
-    Raises:
-      InputError: There is no such folder, or no folders are in it.
-    """
+    """Returns the splits of a folder, which has to have folders in it."""
     root = epath.Path(root).expanduser()
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; {_LAYOUT}")

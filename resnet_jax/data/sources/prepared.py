@@ -30,12 +30,7 @@ class PreparedSplit:
     """The examples of a split, as bytes of image files."""
 
     def __init__(self, builder: "DatasetBuilder", split: str) -> None:
-        """Opens a split of a data set that is prepared as ArrayRecord or TFRecord.
-
-        Raises:
-          InputError: The data set has no images with one label each, or a file is missing or
-            damaged.
-        """
+        """Opens a split; refused are other examples than images with one label, and damage."""
         import tensorflow_datasets as tfds
 
         features = builder.info.features

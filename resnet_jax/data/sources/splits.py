@@ -70,11 +70,7 @@ class Selection:
     """Some examples of some sources, one after the other; itself a source."""
 
     def __init__(self, parts: Sequence[tuple[Source, range]]) -> None:
-        """Joins sources, of each the examples of these indices.
-
-        Raises:
-          InputError: The sources have different classes.
-        """
+        """Joins sources of the same classes, of each the examples of these indices."""
         self.class_names = parts[0][0].class_names
         if any(source.class_names != self.class_names for source, _ in parts):
             raise InputError("splits with different classes cannot be joined")
