@@ -3,7 +3,7 @@
 import io
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from etils import epath
@@ -14,7 +14,6 @@ from resnet_jax.files import write_atomically
 Curve = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
 
 _COLOURS = ("#c0392b", "#1f6fb2", "#2e8b57")
-_GRIDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # percent between two lines of the grid
 
 
 def draw_curves(
@@ -23,21 +22,22 @@ def draw_curves(
     """Draws training error (thin) and test error (bold) against iterations, as a PNG.
 
     The form is that of figures 1, 4 and 6 of the paper (arXiv 1512.03385). The limits are those of
-    what happens after the first fifth of the run, when the errors have come down.
+    what happens after the first fifth of the run, when the errors have come down. Where an error is
+    not a finite number, its curve has a gap.
 
     Args:
-      rows: Rows of `metrics.jsonl`, with `step`, `split` and, in those that are drawn,
-        `top1_error` in percent; where it is not a finite number, the curve has a gap.
+      rows: Rows of `metrics.jsonl`.
       path: The image; it is replaced when the new one is whole.
       title: The network and the data, above the axes.
     """
     # Here, for it takes half a second, and only trainers draw.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     curves = _curves(rows)
     last = max((float(x.max()) for x, _ in curves.values()), default=0.0)
-    low, high, grid = _limits(curves.values(), last)
+    grid = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*_limits(curves.values(), last))
     unit, iterations = _unit(last)
 
     figure = Figure(figsize=(6.4, 4.4), dpi=150)
@@ -54,8 +54,8 @@ def draw_curves(
         axes.plot(x / unit, y, marker=marker, color=colour, linewidth=2.6, label=label)
 
     axes.set_xlim(0, 1.02 * max(last, 1.0) / unit)
-    axes.set_ylim(low, high)
-    axes.set_yticks(np.arange(low, high + grid / 2, grid))
+    axes.set_ylim(grid[0], grid[-1])
+    axes.set_yticks(grid)
     axes.set_xlabel(iterations, fontsize=11)
     axes.set_ylabel("error (%)", fontsize=11)
     axes.set_title(title, fontsize=12)
@@ -91,18 +91,14 @@ def _unit(last: float) -> tuple[float, str]:
     return 1.0, "iterations"
 
 
-def _limits(curves: Iterable[Curve], last: float) -> tuple[float, float, float]:
-    """Returns the lowest and the highest error to show, and the distance of the grid's lines."""
-    curves = list(curves)
-    late = [y[(x >= last / 5) & np.isfinite(y)] for x, y in curves]
-    shown = np.concatenate([*late, np.zeros(0)])
-    if not shown.size:
-        shown = np.concatenate([*(y[np.isfinite(y)] for _, y in curves), np.zeros(0)])
-    if not shown.size:
-        return 0.0, 100.0, 20.0
-    low, high = float(shown.min()), float(shown.max())
-    # The paper's ImageNet figures begin above zero; a flat curve needs no magnifying.
-    low = 0.9 * low if high / 3 < low < 0.8 * high else 0.0
-    high = min(1.15 * high, 100.0)
-    grid = next((g for g in _GRIDS if high - low <= 6 * g), _GRIDS[-1])
-    return math.floor(low / grid) * grid, max(math.ceil(high / grid), 1) * grid, grid
+def _limits(curves: Collection[Curve], last: float) -> tuple[float, float]:
+    """Returns the lowest and the highest error to show."""
+    for begin in (last / 5, 0.0):
+        errors = [y[(x >= begin) & np.isfinite(y)] for x, y in curves]
+        shown = np.concatenate([*errors, np.zeros(0)])
+        if shown.size:
+            low, high = float(shown.min()), float(shown.max())
+            # The paper's ImageNet figures begin above zero; a flat curve needs no magnifying.
+            low = 0.9 * low if high / 3 < low < 0.8 * high else 0.0
+            return low, max(min(1.15 * high, 100.0), 0.1)
+    return 0.0, 100.0
