@@ -52,6 +52,7 @@ def assert_same_end(workdir, reference):
     assert outcome.checkpoints[30] == reference.checkpoints[30]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(launcher, finished, reference, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "workdir")
     (file,) = (workdir / "checkpoints" / "30").glob("training/d/*")
@@ -71,14 +72,3 @@ def assert_damage_is_mended(file, launcher, workdir, reference):
         line,
     )
     assert Outcome.of(workdir) == reference
-
-
-def test_a_complete_run_is_extended(launcher, reference, tmp_path):
-    workdir = tmp_path / "workdir"
-    launcher.finish(workdir, total_steps=14)
-    assert "going on from step 14" in launcher.finish(workdir)
-    outcome = Outcome.of(workdir)
-    assert outcome.checkpoints == reference.checkpoints
-    *lines, _ = outcome.metrics.splitlines(keepends=True)
-    (extra,) = (line for line in lines if line.startswith(b'{"step": 14, "split": "test"'))
-    assert outcome.metrics.replace(extra, b"") == reference.metrics

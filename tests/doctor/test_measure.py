@@ -120,7 +120,7 @@ def load_source(run):
 def test_names_the_part_that_was_made_slow(config, monkeypatch, change, limit):
     run = change(Run.from_config(config), monkeypatch)
     parts = []
-    findings = measure(run, seconds=1.0, say=parts.append)
+    findings = measure(run, seconds=0.3, say=parts.append)
     assert find_limit(describe(run), findings) == limit
     slow = {
         "reading": findings.reading,
@@ -139,7 +139,7 @@ def test_names_the_part_that_was_made_slow(config, monkeypatch, change, limit):
 
 def test_images_in_memory():
     run = Run.from_config(tiny_config(total_steps=2))  # fewer than are measured
-    findings = measure(run, seconds=0.5)
+    findings = measure(run, seconds=0.2)
     case = describe(run)
     assert (case.examples, case.batch_size, case.image_shape) == (1437, 16, (8, 8, 1))
     assert case.in_memory

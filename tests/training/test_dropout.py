@@ -53,17 +53,21 @@ def config(**overrides):
     return tiny_config(**{"model.name": "two_heads", **none, **overrides})
 
 
-def dropped(rows, key=KEY, train=True):
+def dropped(rows, key=KEY):
     """Returns which of the ones that go into two layers of dropout are dropped by either."""
 
     class Twice(nn.Module):
         @nn.compact
         def __call__(self, x):
-            drop = [nn.Dropout(0.5, deterministic=not train, name=f"drop{i}") for i in (1, 2)]
+            drop = [nn.Dropout(0.5, deterministic=False, name=f"drop{i}") for i in (1, 2)]
             return [one(x) == 0 for one in drop]
 
-    with dropout_by_example(jnp.asarray(rows)):
-        return np.asarray(Twice().apply({}, jnp.ones((len(rows), 2, UNITS)), rngs={"dropout": key}))
+    @jax.jit
+    def masks(rows, key):
+        with dropout_by_example(rows):
+            return Twice().apply({}, jnp.ones((len(rows), 2, UNITS)), rngs={"dropout": key})
+
+    return np.asarray(masks(jnp.asarray(rows), key))
 
 
 def test_a_mask_belongs_to_a_row_a_layer_and_a_key():

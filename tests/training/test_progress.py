@@ -24,8 +24,7 @@ class Clock:
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
-    monkeypatch.setattr(logging, "draw_curves", lambda *_, **__: None)
+def start(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def begin(stream, **changes):
