@@ -9,7 +9,7 @@ host, and `preprocess` does the arithmetic on the device.
 from resnet_jax.data.augment import Augmentation, augmentation, preprocess
 from resnet_jax.data.bad_records import BadRecords, read_ledger
 from resnet_jax.data.batches import Batch, eval_batches, train_batches
-from resnet_jax.data.crops import Box, CentreCrop, InceptionCrop, ScaleJitter
+from resnet_jax.data.crops import Box, InceptionCrop, ScaleJitter, View
 from resnet_jax.data.decoding.decode import Interpolation, decode_crop
 from resnet_jax.data.draws import Draws, Order, Stream
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
@@ -32,7 +32,6 @@ __all__ = [
     "BadRecords",
     "Batch",
     "Box",
-    "CentreCrop",
     "DecodedImages",
     "Digits",
     "Draws",
@@ -49,6 +48,7 @@ __all__ = [
     "Statistics",
     "StdOf",
     "Stream",
+    "View",
     "augmentation",
     "decode_crop",
     "eval_batches",

@@ -16,6 +16,14 @@ _ONE = 2**31
 
 _TRIES = 10
 
+_MULTIPLE = 32
+"""Pixels: the longer side of a whole image is a multiple, so that few shapes are compiled."""
+
+_LONGEST_RATIO = 2
+"""The longer side is at most this many times the shorter one, for the same reason."""
+
+_LARGEST = 4096  # pixels of the shorter side of a whole image
+
 
 class Box(NamedTuple):
     """A rectangle of an image, in its pixels, which is resampled to the network's input."""
@@ -53,30 +61,59 @@ RandomCrop: TypeAlias = Callable[[Draws], Crops]
 """A way to draw boxes: each is a function of the draws of its row and the size of its image."""
 
 
+class Placement(NamedTuple):
+    """A rectangle of an image, and the height and width in pixels to which it is resampled."""
+
+    box: Box
+    height: int
+    width: int
+
+
 @dataclasses.dataclass(frozen=True)
-class CentreCrop:
-    """The centre of an image whose shorter side was resized.
+class View:
+    """A square crop of an image whose shorter side was resized, or nearly all of that image.
+
+    The whole image is for fully convolutional networks: its longer side is cut at both ends to a
+    multiple of 32 pixels (but not below the shorter one), and to at most twice the shorter side.
 
     Attributes:
-      size: Height and width of the crop, in pixels.
-      resize: Pixels of the image's shorter side before it.
+      resize: Pixels of the image's shorter side.
+      size: Height and width of the crop, in pixels; None for the whole image.
+      row: Position of the crop among the rows of the resized image: from 0, the first, to 1, the
+        last.
+      column: Position among its columns.
+
+    Raises:
+      InputError: The crop is larger than the resized image, or that has no pixels or too many.
     """
 
-    size: int
     resize: int
+    size: int | None = None
+    row: float = 0.5
+    column: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if self.size is None:
+            if not 1 <= self.resize <= _LARGEST:
+                raise InputError(f"a scale is 1 to {_LARGEST} pixels, and {self.resize} is not")
+        elif self.size < 1:
             raise InputError(f"an image size is at least 1 pixel, and {self.size} is not")
-        if self.resize < self.size:
+        elif self.resize < self.size:
             raise InputError(f"images resized to {self.resize} pixels have no crop of {self.size}")
 
-    def __call__(self, row: int, height: int, width: int) -> Box:
-        """Returns the same box for every row."""
-        tall, wide = resized(height, width, self.resize)
+    def __call__(self, height: int, width: int) -> Placement:
+        """Returns the placement in an image of this height and width, in pixels."""
+        tall, wide = _resized(height, width, self.resize)
+        rows, columns = self._cut(tall), self._cut(wide)
         # Halves to even, as in torchvision, whose weights are evaluated.
-        top, left = round((tall - self.size) / 2), round((wide - self.size) / 2)
-        return Box.in_resized((height, width), (tall, wide), (top, left), (self.size, self.size))
+        top, left = round(self.row * (tall - rows)), round(self.column * (wide - columns))
+        box = Box.in_resized((height, width), (tall, wide), (top, left), (rows, columns))
+        return Placement(box, rows, columns)
+
+    def _cut(self, length: int) -> int:
+        if self.size is not None:
+            return self.size
+        return max(self.resize, min(length, _LONGEST_RATIO * self.resize) // _MULTIPLE * _MULTIPLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +148,7 @@ class ScaleJitter:
         def crop(row: int, height: int, width: int) -> Box:
             side_draw, top_draw, left_draw = numbers[row]
             side = self.shortest + _below(side_draw, self.longest - self.shortest + 1)
-            tall, wide = resized(height, width, side)
+            tall, wide = _resized(height, width, side)
             top = _below(top_draw, tall - self.size + 1)
             left = _below(left_draw, wide - self.size + 1)
             return Box.in_resized((height, width), (tall, wide), (top, left), shape)
@@ -157,7 +194,7 @@ class InceptionCrop:
         return Box(left, top, left + wide, top + tall)
 
 
-def resized(height: int, width: int, side: int) -> tuple[int, int]:
+def _resized(height: int, width: int, side: int) -> tuple[int, int]:
     """Returns height and width after resizing the shorter one, the longer one rounded down."""
     shorter = min(height, width)
     return side * height // shorter, side * width // shorter

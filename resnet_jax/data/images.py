@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
 from resnet_jax.data.bad_records import BadRecords
-from resnet_jax.data.crops import Box, CentreCrop, Crops
+from resnet_jax.data.crops import Box, Crops, View
 from resnet_jax.data.decoding.decode import Interpolation, check_interpolation, decode_crop
 from resnet_jax.data.sources import Source
 from resnet_jax.data.workers import Workers
@@ -64,7 +64,7 @@ class DecodedImages:
           InputError: An option is out of range, or the source is empty.
         """
         check_interpolation(interpolation)
-        self._centre = CentreCrop(image_size, image_size if resize is None else resize)
+        self._view = View(image_size if resize is None else resize, image_size)
         if len(source) == 0:
             raise InputError("the data set has no examples")
         self.class_names = source.class_names
@@ -92,16 +92,13 @@ class DecodedImages:
         self, indices: Integer[np.ndarray, "n"], crops: Crops | None = None
     ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, "n"], np.ndarray]:
         """Returns what `read` does and, bool [n], whether each image is grey."""
-        exact = crops is None
-        crops = self._centre if crops is None else crops
         pixels = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         grey = np.empty(len(indices), np.bool_)
 
         def fill(row: int) -> None:
-            grey[row], labels[row] = self._fill(
-                int(indices[row]), partial(crops, row), pixels[row], exact
-            )
+            crop = partial(crops, row) if crops else lambda *shape: self._view(*shape).box
+            grey[row], labels[row] = self._fill(int(indices[row]), crop, pixels[row], not crops)
 
         self._workers.each(fill, len(indices))
         return pixels, labels, grey

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from resnet_jax.data import Batch, Box, Interpolation, Source, decode_crop
+from resnet_jax.data import Batch, Box, Interpolation, Source, View, decode_crop
 from resnet_jax.data.workers import Workers
 from resnet_jax.errors import InputError
-from resnet_jax.evaluation.protocol import View
 
 
 class Bucket(NamedTuple):

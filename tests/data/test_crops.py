@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_jax import InputError
-from resnet_jax.data import CentreCrop, Draws, InceptionCrop, ScaleJitter
+from resnet_jax.data import Draws, InceptionCrop, ScaleJitter, View
 
 sizes = st.integers(1, 700)
 
@@ -36,7 +36,7 @@ def in_resized(box, height, width, side):
 @given(height=sizes, width=sizes)
 def test_centre_crop_is_torchvisions(height, width):
     # Resize(256), whose longer side is int(256 * longer / shorter), and CenterCrop(224).
-    box = CentreCrop(224, 256)(0, height, width)
+    box = View(256, 224)(height, width).box
     top, left, bottom, right, tall, wide = in_resized(box, height, width, 256)
     assert (tall, wide) == (
         (int(256 * height / width), 256) if width <= height else (256, int(256 * width / height))
@@ -48,7 +48,7 @@ def test_centre_crop_is_torchvisions(height, width):
 
 @given(size=sizes)
 def test_square_images_of_the_right_size_are_taken_whole(size):
-    assert CentreCrop(size, size)(0, size, size) == (0, 0, size, size)
+    assert View(size, size)(size, size).box == (0, 0, size, size)
 
 
 @given(height=sizes, width=sizes, seed=st.integers(0, 2**64 - 1))
@@ -149,8 +149,8 @@ def test_crops_stay_what_they_were():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CentreCrop(0, 4), "an image size is at least 1 pixel, and 0 is not"),
-        (lambda: CentreCrop(8, 7), "images resized to 7 pixels have no crop of 8"),
+        (lambda: View(4, 0), "an image size is at least 1 pixel, and 0 is not"),
+        (lambda: View(7, 8), "images resized to 7 pixels have no crop of 8"),
         (
             lambda: ScaleJitter(8, 7, 9),
             "images whose shorter side is from 7 to 9 pixels have no crops of 8",

@@ -10,12 +10,12 @@ from PIL import Image
 from resnet_jax import InputError
 from resnet_jax.data import (
     Box,
-    CentreCrop,
     Draws,
     Example,
     InceptionCrop,
     Interpolation,
     ScaleJitter,
+    View,
     decode_crop,
 )
 from resnet_jax.data.decoding.jpeg import jpeg_decoder
@@ -26,6 +26,10 @@ FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+
+def centre_of(size, resize):
+    return lambda height, width: View(resize, size)(height, width).box
 
 
 def whole(height, width):
@@ -70,7 +74,7 @@ def test_boxes_of_whole_pixels_are_copied():
 
 def test_pixels_and_their_file_give_the_same():
     pixels = photo(60, 45)
-    centre = functools.partial(CentreCrop(SIZE, 30), 0)
+    centre = centre_of(SIZE, 30)
     np.testing.assert_array_equal(decoded(pixels, centre)[0], decoded(encode(pixels), centre)[0])
 
 
@@ -174,7 +178,7 @@ def test_the_view_for_evaluation_is_pillows_resize_and_a_centre_crop(name, inter
             whole = np.asarray(resized_whole(image, resize, interpolation))
             top, left = (round((side - size) / 2) for side in whole.shape[:2])
             out = np.empty((size, size, 3), np.uint8)
-            place = functools.partial(CentreCrop(size, resize), 0)
+            place = centre_of(size, resize)
             decode_crop(Example(data, 0, "it"), place, out, interpolation, exact=True)
             expected = whole[top : top + size, left : left + size]
             assert difference(out, expected).max() <= 1
