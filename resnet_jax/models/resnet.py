@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from resnet_jax.errors import InputError
 from resnet_jax.models import checks
 from resnet_jax.models.blocks import (
     BottleneckBlock,
@@ -161,6 +162,8 @@ class ResNet(nn.Module):
         self.pool_padding = tuple(self.pool_padding)
         checks.at_least_one(self, "stage_sizes", "num_classes", "width")
         checks.statistics_group(self.bn_group_size)
+        if len(self.pool_padding) != 2 or not set(self.pool_padding) <= {0, 1, 2}:
+            raise InputError(f"pool_padding is {self.pool_padding}; it must be two of 0, 1 and 2")
         strides = [self._stem_stride * 2**i for i in range(len(self.stage_sizes))]
         checks.one_of("output_stride", self.output_stride, (*strides, None))
         super().__post_init__()

@@ -147,6 +147,7 @@ def test_a_tower_of_stages_is_not_climbed(tmp_path):
         ("[]", "metadata resnet_jax is not a JSON object"),
         ('{"network": 3}', "metadata resnet_jax says of its network 3"),
         ('{"network": {"width": 8}}', "says of its network {'width': 8}"),
+        ({"pool_padding": [10**9, 0]}, r"pool_padding is \(1000000000, 0\); it must be two of"),
         ({"stride_on": "5x5"}, "stride_on is '5x5'; it must be one of '1x1', '3x3'"),
         ({"output_stride": 3}, "output_stride is 3; it must be one of 4, 8, None"),
         ({"shortcut": []}, r"shortcut is \(\); it must be one of"),

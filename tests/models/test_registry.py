@@ -100,6 +100,7 @@ def test_networks_know_the_images_that_they_were_designed_for(name, shape):
             lambda: create_model("resnet18", num_classes=0),
             "num_classes is 0; it must be at least 1",
         ),
+        (lambda: ResNet((1,), pool_padding=(3, 0)), r"pool_padding is \(3, 0\); it must be two of"),
         (lambda: ResNet((1,), width=-16), "width is -16; it must be at least 1"),
         (lambda: ResNet(()), r"stage_sizes is \(\); it needs numbers, each of them at least 1"),
         (
