@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.errors import InputError, exit_moved, unknown
+from resnet_jax.interop.formats import refusing
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -66,16 +67,11 @@ def export_stablehlo(
     (batch,) = export.symbolic_shape("batch")
     dtype = jnp.float32 if statistics is None else jnp.uint8
     images = jax.ShapeDtypeStruct((batch, *image_shape), dtype)
-    try:
+    with refusing(
+        "the network cannot be exported with these variables for images of shape "
+        f"{tuple(image_shape)}"
+    ):
         exported = export.export(jax.jit(logits_of), platforms=platforms)(images)
-    except InputError:
-        raise
-    except Exception as error:  # flax and jax raise many kinds for variables that do not fit
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"the network cannot be exported with these variables for images of shape "
-            f"{tuple(image_shape)}: {reason}"
-        ) from error
     return bytes(exported.serialize())
 
 

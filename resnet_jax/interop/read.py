@@ -16,7 +16,7 @@ from resnet_jax.interop import preprocessing as preprocessings
 from resnet_jax.interop.configs import checked_fields, fields_of_config, form_of, read_entry
 from resnet_jax.interop.families import key_map, recognise, usual_side
 from resnet_jax.interop.families.key_map import DialectName
-from resnet_jax.interop.formats import Contents, Json
+from resnet_jax.interop.formats import Contents, Json, refusing
 from resnet_jax.interop.preprocessing import Preprocessing
 from resnet_jax.interop.source import read_source
 from resnet_jax.interop.weights import (
@@ -184,12 +184,10 @@ def _weights(
     keys = key_map(network_class, dialect)
     fields = {**keys.form, **keys.infer(shapes), **saved}
     fields |= {**fields_of_config(contents.config, dialect), **options}
-    try:
+    with refusing("its network cannot be made"):
         if sum(saved.get("stage_sizes", ())) > len(arrays):
             raise InputError(f"it says of its network {saved}, and has fewer arrays")
         network = network_class(**fields)
-    except TypeError as error:
-        raise InputError(f"its network cannot be made: {error}") from error
     key = functools.partial(keys.key, network)
     names = network_shapes(network, 3)
     found = {

@@ -1,6 +1,8 @@
 """Sources of weights: a file, a folder as on the Hugging Face hub, or the hub itself."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -35,18 +37,19 @@ def read_source(source: epath.PathLike) -> tuple[epath.Path, Contents]:
             images = sorted(folder.glob(_MEAN))
             if len(images) > 1:
                 raise InputError(f"{folder} has {len(images)} mean images")
-            mean_image = read_mean_image(images[0]) if images else None
+            for image in images:
+                with _naming(image):
+                    mean_image = read_mean_image(image)
         else:
             config, preprocessor = (
                 read_json(file.read_bytes(), str(file)) if file.exists() else None
                 for file in (folder / name for name in _CONFIGS)
             )
-    contents = _read_file(path)
-    for name in contents.arrays:
-        if not name.isprintable() or len(name) > _LONGEST_NAME:
-            raise InputError(f"{path} has the name {name[:_LONGEST_NAME]!a}, which is not a name")
+    with _naming(path):
+        contents = _read_file(path)
+        arrays = _checked_names(contents.arrays)
     return path, contents._replace(
-        arrays=_without_wrappers(contents.arrays),
+        arrays=arrays,
         config=config or contents.config,
         preprocessor=preprocessor,
         mean_image=mean_image,
@@ -94,13 +97,19 @@ def _weights_of(folder: epath.Path) -> epath.Path:
     raise InputError(f"{folder} has no {' or '.join(_WEIGHTS)}, nor one {_CAFFE}")
 
 
+@contextlib.contextmanager
+def _naming(path: epath.Path) -> Iterator[None]:
+    """Puts the path of a file before what is wrong with it."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
 def _read_file(path: epath.Path) -> Contents:
     """Reads a file in the format that its first bytes show."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(_MAGIC_BYTES)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    with path.open("rb") as file:
+        magic = file.read(_MAGIC_BYTES)
     is_archive = magic.startswith(ZIP_MAGIC)
     if magic.startswith(HDF5_MAGIC) or (is_archive and path.suffix == ".keras"):
         return read_keras(path)
@@ -108,19 +117,22 @@ def _read_file(path: epath.Path) -> Contents:
         return Contents(read_torch(path))
     if magic.startswith(_LEGACY_MAGICS):
         raise InputError(
-            f"{path} is in PyTorch's format from before version 1.6, which is not read; convert "
-            "it where PyTorch is: torch.save(torch.load(path, weights_only=True), path)"
+            "it is in PyTorch's format from before version 1.6; convert it where PyTorch is: "
+            "torch.save(torch.load(path, weights_only=True), path)"
         )
     if path.suffix == _CAFFE:
         blobs, name = read_caffe(path)
         return Contents(blobs, {ENTRY: name} if name.startswith("{") else {})
     if path.suffix != ".safetensors" and magic[8:] != b"{":  # the header, behind its length
-        raise InputError(f"{path} is not a file of weights of safetensors, PyTorch, Keras or Caffe")
+        raise InputError("it is not a file of weights of safetensors, PyTorch, Keras or Caffe")
     return Contents(*read_safetensors(path))
 
 
-def _without_wrappers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _checked_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the arrays without the prefix that DataParallel or torch.compile add to all names."""
+    for name in arrays:
+        if not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise InputError(f"it has the name {name[:_LONGEST_NAME]!a}, which is not a name")
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in arrays):
             arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}

@@ -24,6 +24,7 @@ from jaxtyping import PyTree, Shaped
 from resnet_jax.errors import InputError
 from resnet_jax.interop.families import key_maps, usual_side
 from resnet_jax.interop.families.key_map import Key, Shape, Shapes, split
+from resnet_jax.interop.formats import refusing
 from resnet_jax.interop.preprocessing import Preprocessing, usual
 from resnet_jax.models import variable_shapes
 
@@ -108,11 +109,8 @@ def shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
 def network_shapes(network: nn.Module, channels: int) -> Shapes:
     """Returns the shape of each array of a network for images of so many channels, by our name."""
     side = usual_side(type(network))
-    try:
+    with refusing("its network cannot be made"):  # the fields can be a stranger's
         variables = variable_shapes(network, (side, side, channels))
-    except Exception as error:  # the fields can be a stranger's, and flax raises many kinds
-        reason = str(error).strip().splitlines() or [repr(error)]
-        raise InputError(f"its network cannot be made: {reason[0]}") from error
     # The parameters first, so that a message about differences begins with them.
     tree = {name: variables[name] for name in ("params", "batch_stats")}
     flat = cast(dict[str, jax.ShapeDtypeStruct], traverse_util.flatten_dict(tree, sep="/"))

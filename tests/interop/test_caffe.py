@@ -178,7 +178,7 @@ def test_colours_are_those_of_the_mean_image(tmp_path):
 
     blob.width = 223
     (tmp_path / "ResNet_mean.binaryproto").write_bytes(blob.SerializeToString())
-    with pytest.raises(InputError, match=r"cannot be read as a mean image: a blob has 150528 numb"):
+    with pytest.raises(InputError, match=r"cannot be read: a blob has 150528 numb"):
         load_pretrained(tmp_path)
     (tmp_path / "other_mean.binaryproto").write_bytes(b"")
     with pytest.raises(InputError, match="has 2 mean images"):
@@ -201,7 +201,7 @@ def change(blobs, layer, number, array):
         ),
         (small_blobs() | {"more": [np.ones(3, np.float32)]}, r"unexpected: more/0 \(3,\)$"),
         ({"ip1": [np.ones(3, np.float32)]}, r"it has none of .* but ip1/0$"),
-        ({}, "cannot be read as a caffemodel: it has no layer with numbers"),
+        ({}, "cannot be read: it has no layer with numbers"),
     ],
 )
 def test_blobs_that_do_not_fit_are_refused(tmp_path, blobs, message):

@@ -155,8 +155,8 @@ def lying(folder, name, **said):
         ("zfnet", {"filters": [2**20] * 5}, r"it does not fit the network that it looks most like"),
         ("zfnet", {"filters": [4] * 4}, "filters is .*; it must have 5"),
         ("prelu_net_a", {"stage_sizes": [10**6] * 3}, "and has fewer arrays"),
-        ("prelu_net_a", {"stage_sizes": 3}, "its network cannot be made: "),
-        ("vgg16_bn", {"bn_epsilon": "much"}, "its network cannot be made: "),
+        ("prelu_net_a", {"stage_sizes": 3}, "its network cannot be made"),
+        ("vgg16_bn", {"bn_epsilon": "much"}, "its network cannot be made"),
         ("vgg11", {"dropout_rate": 1.5}, r"dropout_rate is 1.5; it must be in \[0, 1\)"),
     ],
 )

@@ -48,12 +48,15 @@ def one(shape, end, *, start=0, dtype="F32"):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "as safetensors"),
-        (struct.pack("<Q", 2**60) + b"{}", "as safetensors"),
-        (with_header(b"not JSON"), "as safetensors"),
-        (with_header({"a": one([2**50], 2**52)}), "as safetensors"),
-        (with_header({"a": one([1], 8, start=4)}, bytes(4)), "as safetensors"),
-        (with_header({"a": one([1], 4), "b": one([1], 6, start=2)}, bytes(6)), "as safetensors"),
+        (b"", "is not a file of safetensors"),
+        (struct.pack("<Q", 2**60) + b"{}", "is not a file of safetensors"),
+        (with_header(b"not JSON"), "is not a file of safetensors"),
+        (with_header({"a": one([2**50], 2**52)}), "is not a file of safetensors"),
+        (with_header({"a": one([1], 8, start=4)}, bytes(4)), "is not a file of safetensors"),
+        (
+            with_header({"a": one([1], 4), "b": one([1], 6, start=2)}, bytes(6)),
+            "is not a file of safetensors",
+        ),
         (with_header({"a": one([2**50, 0], 0)}), r"a is of type F32 and shape \(112589990684262"),
         (with_header({"a": one([4], 4, dtype="F8_E4M3")}, bytes(4)), "a is of type F8_E4M3"),
         (with_header({"a\x1b[2J": one([1], 4)}, bytes(4)), r"has the name 'a\\x1b\[2J'"),
@@ -75,5 +78,5 @@ def test_a_truncated_file_is_refused(tmp_path):
     content = path.read_bytes()
     for length in (*range(1, 200, 13), 1000, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(InputError, match="cannot be read as safetensors"):
+        with pytest.raises(InputError, match="cannot be read: it is not a file of safetensors"):
             load_pretrained(path)

@@ -34,7 +34,7 @@ def test_a_missing_source_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>404</html>", bytes(5000)])
 def test_a_file_of_another_kind_is_not_taken_for_safetensors(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=rf"{name} is not a file of weights of safetensors"):
+    with pytest.raises(InputError, match=rf"{name} cannot be read: it is not a file of weights of"):
         load_pretrained(tmp_path / name)
     write(tmp_path / name, small_network())
     assert load_pretrained(tmp_path / name).network == small_network()

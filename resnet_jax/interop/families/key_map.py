@@ -32,7 +32,7 @@ _TORCH_LEAVES = {
     "count": "num_batches_tracked",
 }
 _TORCH_COLLECTIONS = ("params", "batch_stats", "batches_tracked")
-_MOST_STAGES = 16
+_MOST_STAGES = 10
 
 
 class Key(NamedTuple):

@@ -1,8 +1,12 @@
-"""File formats: one module each, which reads a stranger's file and writes one of ours."""
+"""File formats: one module each, which reads a stranger's file and writes one of ours.
 
+A reader refuses a file with a sentence about "it"; `source` puts the path before it.
+"""
+
+import contextlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,6 +46,18 @@ def read_json(text: str | bytes, name: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise InputError(f"{name} is not a JSON object")
     return value
+
+
+@contextlib.contextmanager
+def refusing(sentence: str) -> Iterator[None]:
+    """Refuses with a sentence whatever a library raises, where it can raise anything."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise InputError(f"{sentence} ({reason[0]})") from error
 
 
 def checked_members(

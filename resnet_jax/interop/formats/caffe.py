@@ -42,43 +42,33 @@ _LONGEST_NAME = 200
 _TYPES = {"res": "Convolution", "conv": "Convolution", "bn": "BatchNorm", "scale": "Scale"}
 
 
-def read_caffe(path: epath.PathLike) -> tuple[dict[str, np.ndarray], str]:
+def read_caffe(path: epath.Path) -> tuple[dict[str, np.ndarray], str]:
     """Returns the blobs of a `.caffemodel`, and the net's name."""
-    path = epath.Path(path)
     blobs: dict[str, np.ndarray] = {}
-    try:
-        net = _decoded("Net", path.read_bytes())
-        if len(net.old_layers) + len(net.layers) > _MOST_BLOBS:
-            raise InputError("it has more layers than any network")
-        for i, content in enumerate([*net.old_layers, *net.layers]):
-            layer = _decoded("OldLayer" if i < len(net.old_layers) else "Layer", content)
-            name = layer.name.decode(errors="replace")
-            if len(name) > _LONGEST_NAME or len(blobs) + len(layer.blobs) > _MOST_BLOBS:
-                raise InputError("it has longer names or more blobs than any network")
-            for i, blob in enumerate(layer.blobs):
-                if f"{name}/{i}" in blobs:
-                    raise InputError(f"the layer {name[:60]!a} is there twice")
-                blobs[f"{name}/{i}"] = _array(blob)
-        if not blobs:
-            raise InputError("it has no layer with numbers")
-        return blobs, net.name.decode(errors="replace")
-    except InputError as error:
-        raise InputError(f"{path} cannot be read as a caffemodel: {error}") from error
+    net = _decoded("Net", path.read_bytes())
+    if len(net.old_layers) + len(net.layers) > _MOST_BLOBS:
+        raise InputError("it has more layers than any network")
+    for i, content in enumerate([*net.old_layers, *net.layers]):
+        layer = _decoded("OldLayer" if i < len(net.old_layers) else "Layer", content)
+        name = layer.name.decode(errors="replace")
+        if len(name) > _LONGEST_NAME or len(blobs) + len(layer.blobs) > _MOST_BLOBS:
+            raise InputError("it has longer names or more blobs than any network")
+        for number, blob in enumerate(layer.blobs):
+            if f"{name}/{number}" in blobs:
+                raise InputError(f"the layer {name[:60]!a} is there twice")
+            blobs[f"{name}/{number}"] = _array(blob)
+    if not blobs:
+        raise InputError("it has no layer with numbers")
+    return blobs, net.name.decode(errors="replace")
 
 
-def read_mean_image(path: epath.PathLike) -> Float32[np.ndarray, "h w 3"]:
+def read_mean_image(path: epath.Path) -> Float32[np.ndarray, "h w 3"]:
     """Returns the mean image of a `.binaryproto`, of images of 0 to 255, in RGB (there in BGR)."""
-    path = epath.Path(path)
-    try:
-        blob = _array(path.read_bytes())
-        if blob.ndim == 4 and blob.shape[0] == 1:
-            blob = blob[0]
-        if blob.ndim != 3 or blob.shape[0] != 3:
-            raise InputError(f"it has the shape {blob.shape} and not (3, height, width)")
-        if not np.isfinite(blob).all():
-            raise InputError("it has numbers that are not finite")
-    except InputError as error:
-        raise InputError(f"{path} cannot be read as a mean image: {error}") from error
+    blob = _array(path.read_bytes())
+    if blob.ndim == 4 and blob.shape[0] == 1:
+        blob = blob[0]
+    if blob.ndim != 3 or blob.shape[0] != 3 or not np.isfinite(blob).all():
+        raise InputError(f"it has the shape {blob.shape} and not (3, height, width), or NaN")
     return blob[::-1].transpose(1, 2, 0).astype(np.float32)
 
 

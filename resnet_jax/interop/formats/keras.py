@@ -19,7 +19,7 @@ from etils import epath
 
 from resnet_jax.errors import InputError
 from resnet_jax.files import write_atomically
-from resnet_jax.interop.formats import ENTRY, Contents, checked_members, read_json
+from resnet_jax.interop.formats import ENTRY, Contents, checked_members, read_json, refusing
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -41,20 +41,16 @@ _Texts: TypeAlias = dict[tuple[str, str], str]
 _ORDER = [*_NUMBERED[2], *_NUMBERED[4]]
 
 
-def read_keras(path: epath.PathLike) -> Contents:
+def read_keras(path: epath.Path) -> Contents:
     """Returns the contents of a file."""
-    path = epath.Path(path)
-    content = path.read_bytes()
-    try:
-        if content.startswith(b"PK"):
-            return _read_archive(content)
-        arrays, texts = _read_hdf5(content)
-        config = texts.get(("", "model_config"))
-        metadata = {ENTRY: texts["", ENTRY]} if ("", ENTRY) in texts else {}
-        model = None if config is None else read_json(config, "its config")
-        return Contents(_by_layer(arrays, texts), metadata, model)
-    except InputError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    content, config = path.read_bytes(), None
+    if content.startswith(b"PK"):
+        config, content = _read_archive(content)
+    arrays, texts = _read_hdf5(content)
+    config = texts.get(("", "model_config")) if config is None else config
+    metadata = {ENTRY: texts["", ENTRY]} if ("", ENTRY) in texts else {}
+    model = None if config is None else read_json(config, "its config")
+    return Contents(_by_layer(arrays, texts), metadata, model)
 
 
 def write_keras(
@@ -81,21 +77,16 @@ def write_keras(
     write_atomically(path, buffer.getvalue())
 
 
-def _read_archive(content: bytes) -> Contents:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = checked_members(archive, len(content), "Keras")
-            for name in (_CONFIG, _WEIGHTS):
-                if name not in members:
-                    raise InputError(f"its archive has no {name}")
-            if members[_CONFIG].file_size > _MOST_TEXT:
-                raise InputError(f"{_CONFIG} claims to have {members[_CONFIG].file_size} bytes")
-            config, weights = read_json(archive.read(_CONFIG), "its config"), archive.read(_WEIGHTS)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged archive can raise anything in zipfile
-        raise InputError(f"its archive is damaged ({error})") from error
-    return Contents(_by_layer(*_read_hdf5(weights)), config=config)
+def _read_archive(content: bytes) -> tuple[bytes, bytes]:
+    """Returns the config and the HDF5 of an archive."""
+    with refusing("its archive is damaged"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = checked_members(archive, len(content), "Keras")
+        for name in (_CONFIG, _WEIGHTS):
+            if name not in members:
+                raise InputError(f"its archive has no {name}")
+        if members[_CONFIG].file_size > _MOST_TEXT:
+            raise InputError(f"{_CONFIG} claims to have {members[_CONFIG].file_size} bytes")
+        return archive.read(_CONFIG), archive.read(_WEIGHTS)
 
 
 def _h5py() -> ModuleType:
@@ -117,33 +108,27 @@ def _read_hdf5(content: bytes) -> tuple[dict[str, np.ndarray], _Texts]:
     library, spare = _h5py(), len(content)
     arrays: dict[str, np.ndarray] = {}
     texts: _Texts = {}
-    try:
-        with library.File(io.BytesIO(content), "r") as file:
-            items: list[tuple[str, Any]] = [("", file)]
-            file.visititems(lambda path, item: items.append((path, item)))
-            for path, item in items:
-                if isinstance(item, library.Group):
-                    for name in ("name", "model_config", ENTRY):
-                        text = item.attrs.get(name)
-                        if isinstance(text, str | bytes):
-                            texts[path, name] = text.decode() if isinstance(text, bytes) else text
-                    continue
-                if not isinstance(item, library.Dataset):
-                    raise InputError(f"{path} is not an array")
-                if item.is_virtual or item.external:
-                    raise InputError(f"{path} is in another file; nothing of it was read")
-                if item.dtype.kind not in "fiub" or not item.size:
-                    raise InputError(f"{path} is of type {item.dtype}, not an array of numbers")
-                spare -= item.nbytes  # compressed, or not written at all, it can claim more
-                if spare < 0:
-                    raise InputError(f"its arrays up to {path} are larger than the file")
-                array = np.asarray(item[()])
-                arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can raise anything
-        reason = str(error).strip().splitlines() or [repr(error)]
-        raise InputError(f"its HDF5 is damaged ({reason[0]})") from error
+    with refusing("its HDF5 is damaged"), library.File(io.BytesIO(content), "r") as file:
+        items: list[tuple[str, Any]] = [("", file)]
+        file.visititems(lambda path, item: items.append((path, item)))
+        for path, item in items:
+            if isinstance(item, library.Group):
+                for name in ("name", "model_config", ENTRY):
+                    text = item.attrs.get(name)
+                    if isinstance(text, str | bytes):
+                        texts[path, name] = text.decode() if isinstance(text, bytes) else text
+                continue
+            if not isinstance(item, library.Dataset):
+                raise InputError(f"{path} is not an array")
+            if item.is_virtual or item.external:
+                raise InputError(f"{path} is in another file; nothing of it was read")
+            if item.dtype.kind not in "fiub" or not item.size:
+                raise InputError(f"{path} is of type {item.dtype}, not an array of numbers")
+            spare -= item.nbytes  # compressed, or not written at all, it can claim more
+            if spare < 0:
+                raise InputError(f"its arrays up to {path} are larger than the file")
+            array = np.asarray(item[()])
+            arrays[path] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return arrays, texts
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 
 from resnet_jax.errors import InputError
-from resnet_jax.interop.formats import checked_members
+from resnet_jax.interop.formats import checked_members, refusing
 
 ZIP_MAGIC = b"PK\x03\x04"
 
@@ -65,21 +65,21 @@ class _Name(NamedTuple):
     name: str
 
 
-class _Tensor(NamedTuple):
-    """A tensor as the description has it, not compared with the file yet; strides in numbers."""
-
-    storage: "_Storage"
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
 class _Storage(NamedTuple):
     """Numbers in a member of the archive, as the description has them: how many, of which type."""
 
     dtype: np.dtype
     key: str
     size: int
+
+
+class _Tensor(NamedTuple):
+    """A tensor as the description has it, not compared with the file yet; strides in numbers."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 _Known: TypeAlias = _Name | _Storage | _Tensor | bool | int | float | str | None
@@ -93,13 +93,12 @@ def read_torch(path: epath.PathLike) -> dict[str, np.ndarray]:
     "state_dict" or "model" of another dict. They keep their types, and cannot be written to.
     """
     path = epath.Path(path)
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return _read(archive, path.stat().length)
-    except InputError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # a broken archive can raise anything in zipfile
-        raise InputError(f"{path} cannot be read: its archive is damaged ({error})") from error
+    with (
+        refusing("its archive is damaged"),
+        path.open("rb") as file,
+        zipfile.ZipFile(file) as archive,
+    ):
+        return _read(archive, path.stat().length)
 
 
 def _read(archive: zipfile.ZipFile, file_size: int) -> dict[str, np.ndarray]:
@@ -210,15 +209,11 @@ def _interpret(description: bytes) -> _Value:
                     f"it has the instruction {opcode}, which tensors do not need; nothing was run"
                 )
 
-    try:
+    with refusing("its description of the tensors is damaged"):
         for opcode, argument, _ in pickletools.genops(description):
             step(opcode.name, argument)
         (value,) = stack
         return value
-    except InputError:
-        raise
-    except Exception as error:  # a broken pickle can break anything: the parser, a stack, a type
-        raise InputError(f"its description of the tensors is damaged ({error})") from error
 
 
 def _checked(value: Any, kind: type | tuple[type, ...]) -> Any:

@@ -29,22 +29,19 @@ _DTYPES: Mapping[str, np.dtype] = {
 }
 
 
-def read_safetensors(path: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Returns the arrays and the metadata of a file."""
-    path = epath.Path(path)
     content = path.read_bytes()
     try:
         # It compares the sizes in the header with the length of the content.
         views = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path} cannot be read as safetensors: {error}") from error
+        raise InputError(f"it is not a file of safetensors: {error}") from error
     arrays = {}
     for name, view in views:
         if 0 in view["shape"] or view["dtype"] not in _DTYPES:
-            raise InputError(
-                f"{path} cannot be read: {name} is of type {view['dtype']} and shape "
-                f"{tuple(view['shape'])}"
-            )
+            shape = tuple(view["shape"])
+            raise InputError(f"{name} is of type {view['dtype']} and shape {shape}")
         flat = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
         arrays[name] = flat.reshape(view["shape"])
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
