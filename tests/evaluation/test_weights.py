@@ -52,7 +52,7 @@ def test_each_checkpoint_of_a_run_is_converted(run, tmp_path):
 @pytest.mark.filterwarnings("default")
 def test_preprocessing_and_errors_are_those_of_torch(tmp_path):
     module = make(
-        "huggingface", 50, depths=(1, 1), hidden_sizes=(16, 32), embedding_size=4, num_labels=10
+        "huggingface", 50, depths=(1,), hidden_sizes=(16,), embedding_size=4, num_labels=10
     )
     module.save_pretrained(tmp_path)
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
