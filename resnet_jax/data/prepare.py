@@ -107,7 +107,15 @@ def prepare(
             there = {**read_manifest(folder)["plan"], "encoder": plan.encoder}
             plan.refuse_other(folder, "prepared", there)
         else:
-            _begin(folder, plan)
+            path = folder / _PLAN
+            if path.exists():
+                plan.refuse_other(folder, "begun", json.loads(path.read_bytes()))
+            elif others := sorted(each.name for each in folder.iterdir() if each != path.parent):
+                raise InputError(
+                    f"{folder} has something else in it ({others[0]}); take another place or "
+                    "version"
+                )
+            write_atomically(path, json.dumps(dataclasses.asdict(plan)).encode())
             shards = _write_shards(folder, plan, sources, skip_bad, workers)
             finish(folder, plan, shards)
         shutil.rmtree((folder / _PLAN).parent, ignore_errors=True)
@@ -142,20 +150,6 @@ def _make_plan(sources: Mapping[str, Source], name: str, version: str, settings:
         counts={split: len(source) for split, source in sources.items()},
         encoder=f"Pillow {Image.__version__}, libjpeg {features.version('jpg')}",
     )
-
-
-def _begin(folder: epath.Path, plan: Plan) -> None:
-    """Writes the plan to the folder, or compares it with the one that is there."""
-    path = folder / _PLAN
-    if path.exists():
-        plan.refuse_other(folder, "begun", json.loads(path.read_bytes()))
-        return
-    others = sorted(each.name for each in folder.iterdir() if each != path.parent)
-    if others:
-        raise InputError(
-            f"{folder} has something else in it ({others[0]}); take another place or version"
-        )
-    write_atomically(path, json.dumps(dataclasses.asdict(plan)).encode())
 
 
 def _write_shards(

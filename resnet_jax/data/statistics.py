@@ -160,18 +160,10 @@ def _sums(images: ImageSet, examples: int, *, products: bool) -> tuple[np.ndarra
         pixels, _ = images.read(numbers * len(images) // examples)
         sums += pixels.sum(axis=0, dtype=np.uint64)
         if products:
-            of_products += _products(pixels.reshape(-1, channels))
+            for block in np.array_split(pixels.reshape(-1, channels), -(-pixels.size // _BLOCK)):
+                values = block.astype(np.float64)
+                of_products += (values.T @ values).astype(np.uint64)  # exact, far below 2**53
     return sums, of_products
-
-
-def _products(pixels: np.ndarray) -> np.ndarray:
-    block = _BLOCK // pixels.shape[1]
-    total = np.zeros((pixels.shape[1],) * 2)
-    for start in range(0, len(pixels), block):
-        # Exact, for it never gets near 2**53.
-        some = pixels[start : start + block].astype(np.float64)
-        total += some.T @ some
-    return total.astype(np.uint64)
 
 
 def _components(covariance: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:

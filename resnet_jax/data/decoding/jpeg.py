@@ -7,12 +7,11 @@ or with the system. Without it, and for what this module does not take, Pillow d
 
 import ctypes
 import ctypes.util
-import enum
 import functools
 import importlib.util
 import threading
 import weakref
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,15 +22,9 @@ _AS_RGBX = 2
 _RGB, _YCBCR, _GREY = 0, 1, 2
 
 
-class _Parameter(enum.IntEnum):
-    STOP_ON_WARNING = 0
-    SUBSAMPLING = 4
-    WIDTH = 5
-    HEIGHT = 6
-    PRECISION = 7
-    COLOURS = 8
-    LOSSLESS = 15
-
+_STOP_ON_WARNING = 0
+_HEADER = (4, 5, 6, 7, 8, 15)
+"""The parameters subsampling, width, height, precision, colours, lossless."""
 
 _BLOCK_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 """Width of the blocks that are decoded as one, in pixels, by the kind of subsampling."""
@@ -66,28 +59,25 @@ class _Scale(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_int) for name in ("numerator", "denominator"))
 
 
-class _Library(NamedTuple):
-    """The library, twice: `short` keeps the interpreter's lock, `long` releases it.
+_Library: TypeAlias = tuple[ctypes.PyDLL, ctypes.CDLL]
+"""The library, twice: the first keeps the interpreter's lock, the second releases it.
 
-    Where threads wait for the lock, releasing it takes longer than most calls.
-    """
-
-    short: ctypes.PyDLL
-    long: ctypes.CDLL
+Where threads wait for the lock, releasing it takes longer than most calls.
+"""
 
 
 class JpegDecoder:
     """A decoder, for one thread."""
 
     def __init__(self, libraries: _Library) -> None:
-        library = libraries.short
+        library, releasing = libraries
         handle = library.tj3Init(_DECOMPRESS)
         if not handle:
             raise MemoryError("libjpeg-turbo has no memory for a decoder")
         weakref.finalize(self, library.tj3Destroy, handle)
-        library.tj3Set(handle, _Parameter.STOP_ON_WARNING, 1)
+        library.tj3Set(handle, _STOP_ON_WARNING, 1)
         self._library = library
-        self._decompress = libraries.long.tj3Decompress8
+        self._decompress = releasing.tj3Decompress8
         self._handle = handle
 
     def header(self, file: bytes) -> Header | None:
@@ -100,14 +90,13 @@ class JpegDecoder:
             return None
         if self._library.tj3DecompressHeader(self._handle, file, len(file)):
             return None
-        subsampling, colours = self._get(_Parameter.SUBSAMPLING), self._get(_Parameter.COLOURS)
-        usual = colours in (_RGB, _YCBCR, _GREY) and self._get(_Parameter.PRECISION) == 8
-        if not usual or self._get(_Parameter.LOSSLESS) or not 0 <= subsampling < len(_BLOCK_WIDTHS):
-            return None
-        block = _BLOCK_WIDTHS[subsampling]
-        return Header(
-            self._get(_Parameter.WIDTH), self._get(_Parameter.HEIGHT), colours == _GREY, block
+        subsampling, width, height, precision, colours, lossless = (
+            self._library.tj3Get(self._handle, parameter) for parameter in _HEADER
         )
+        usual = colours in (_RGB, _YCBCR, _GREY) and precision == 8 and not lossless
+        if not usual or not 0 <= subsampling < len(_BLOCK_WIDTHS):
+            return None
+        return Header(width, height, colours == _GREY, _BLOCK_WIDTHS[subsampling])
 
     def decode(
         self, file: bytes, header: Header, factor: int, region: Region
@@ -134,9 +123,6 @@ class JpegDecoder:
             return None
         return out[:, region.left - left : region.right - left]
 
-    def _get(self, parameter: _Parameter) -> int:
-        return self._library.tj3Get(self._handle, parameter)
-
 
 def jpeg_decoder() -> JpegDecoder | None:
     """Returns this thread's decoder; None if the library is missing."""
@@ -157,7 +143,7 @@ def _library() -> _Library | None:
         if path is None:
             continue
         try:
-            library = _Library(ctypes.PyDLL(path), ctypes.CDLL(path))
+            library = ctypes.PyDLL(path), ctypes.CDLL(path)
             _declare(*library)
         except (OSError, AttributeError):  # of another processor; an older version
             continue
@@ -172,7 +158,7 @@ def _of_package() -> str | None:
     return None if origin is None or origin.endswith(".py") else origin
 
 
-def _declare(library: ctypes.PyDLL, long: ctypes.CDLL) -> None:
+def _declare(library: ctypes.PyDLL, releasing: ctypes.CDLL) -> None:
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     library.tj3Init.restype = pointer
     library.tj3Init.argtypes = (number,)
@@ -183,4 +169,4 @@ def _declare(library: ctypes.PyDLL, long: ctypes.CDLL) -> None:
     library.tj3DecompressHeader.argtypes = (pointer, ctypes.c_char_p, size)
     library.tj3SetScalingFactor.argtypes = (pointer, _Scale)
     library.tj3SetCroppingRegion.argtypes = (pointer, _Region)
-    long.tj3Decompress8.argtypes = (pointer, ctypes.c_char_p, size, pointer, number, number)
+    releasing.tj3Decompress8.argtypes = (pointer, ctypes.c_char_p, size, pointer, number, number)
