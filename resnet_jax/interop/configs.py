@@ -42,14 +42,16 @@ _NOT_SAVED = {
 
 def fields_of_config(config: Mapping[str, Json] | None, dialect: DialectName) -> Fields:
     """Returns the fields of a network that a `config.json`, or Keras' config, decides."""
-    if config is not None and dialect == "timm":
+    if config is None:
+        return {}
+    if dialect == "timm":
         _check_timm(config)
-    if config is not None and dialect == "huggingface":
+    if dialect == "huggingface":
         for key, value in _HUGGING_FACE_FORM.items():
             if config.get(key, value) != value:
                 raise InputError(f"{key} is {config[key]}; here it is {value}")
         return {"stride_on": "1x1" if config.get("downsample_in_bottleneck") else "3x3"}
-    return _fields_of_keras(config) if config is not None and dialect == "keras" else {}
+    return _fields_of_keras(config) if dialect == "keras" else {}
 
 
 def configs_of(weights: Weights, dialect: DialectName) -> dict[str, dict[str, Json]]:

@@ -114,6 +114,20 @@ def pool(x):
     return torch.stack([x[..., 2 * i : 2 * i + 3].amax(3) for i in range(sides[1])], 3)
 
 
+SIDES = ("num", "channels", "height", "width")
+PROTO = {
+    "BlobShape": "dim:1:INT64*",
+    "BlobProto": "num:1:INT32 channels:2:INT32 height:3:INT32 width:4:INT32 data:5:FLOAT* "
+    "diff:6:FLOAT* shape:7:.BlobShape double_data:8:DOUBLE*",
+    "LayerParameter": "name:1:STRING type:2:STRING bottom:3:STRING* loss_weight:5:FLOAT* "
+    "blobs:7:.BlobProto*",
+    "V1LayerParameter": "bottom:2:STRING* name:4:STRING type:5:INT32 blobs:6:.BlobProto*",
+    "NetParameter": "name:1:STRING layers:2:.V1LayerParameter* input:3:STRING* "
+    "force_backward:5:BOOL layer:100:.LayerParameter*",
+}
+"""Fields of caffe.proto: name, number and type, with an asterisk where they are repeated."""
+
+
 @functools.cache
 def messages():
     """Returns the classes of the messages NetParameter and BlobProto."""
@@ -121,60 +135,24 @@ def messages():
 
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
-
-    def message(name, *fields):
+    for name, fields in PROTO.items():
         made = file.message_type.add(name=name)
-        for field, number, kind, repeated in fields:
+        for field, number, kind in (text.split(":") for text in fields.split()):
+            repeated, kind = kind.endswith("*"), kind.rstrip("*")
             label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            added = made.field.add(name=field, number=number, label=label)
+            added = made.field.add(name=field, number=int(number), label=label)
             if kind.startswith("."):
-                added.type, added.type_name = kinds.TYPE_MESSAGE, kind
+                added.type, added.type_name = kinds.TYPE_MESSAGE, f".caffe{kind}"
             else:
                 added.type = getattr(kinds, f"TYPE_{kind}")
             added.options.packed = repeated and kind in ("INT64", "FLOAT", "DOUBLE")
-
-    message("BlobShape", ("dim", 1, "INT64", True))
-    message(
-        "BlobProto",
-        *((side, i, "INT32", False) for i, side in enumerate(SIDES, 1)),
-        ("data", 5, "FLOAT", True),
-        ("diff", 6, "FLOAT", True),
-        ("shape", 7, ".caffe.BlobShape", False),
-        ("double_data", 8, "DOUBLE", True),
-    )
-    message(
-        "LayerParameter",
-        ("name", 1, "STRING", False),
-        ("type", 2, "STRING", False),
-        ("bottom", 3, "STRING", True),
-        ("loss_weight", 5, "FLOAT", True),
-        ("blobs", 7, ".caffe.BlobProto", True),
-    )
-    message(
-        "V1LayerParameter",
-        ("bottom", 2, "STRING", True),
-        ("name", 4, "STRING", False),
-        ("type", 5, "INT32", False),
-        ("blobs", 6, ".caffe.BlobProto", True),
-    )
-    message(
-        "NetParameter",
-        ("name", 1, "STRING", False),
-        ("layers", 2, ".caffe.V1LayerParameter", True),
-        ("input", 3, "STRING", True),
-        ("force_backward", 5, "BOOL", False),
-        ("layer", 100, ".caffe.LayerParameter", True),
-    )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     find, make = pool.FindMessageTypeByName, message_factory.GetMessageClass
     return make(find("caffe.NetParameter")), make(find("caffe.BlobProto"))
 
 
-SIDES = ("num", "channels", "height", "width")
-
-
-def fill(blob, array, *, legacy=False, double=False):
+def fill(blob, array, *, legacy=False):
     """Puts an array into a BlobProto."""
     if legacy:
         sides = (1,) * (4 - array.ndim) + array.shape
@@ -182,10 +160,10 @@ def fill(blob, array, *, legacy=False, double=False):
             setattr(blob, name, side)
     else:
         blob.shape.dim.extend(array.shape)
-    (blob.double_data if double else blob.data).extend(array.ravel().tolist())
+    blob.data.extend(array.ravel().tolist())
 
 
-def encode(blobs, *, v1=False, legacy=False, double=False, name="ResNet-50"):
+def encode(blobs, *, v1=False, legacy=False, name="ResNet-50"):
     """Returns a caffemodel."""
     net = messages()[0](name=name, input=["data"], force_backward=True)
     layers = net.layers if v1 else net.layer
@@ -193,7 +171,7 @@ def encode(blobs, *, v1=False, legacy=False, double=False, name="ResNet-50"):
     for name, group in blobs.items():
         layer = layers.add(name=name, bottom=["x"])
         for array in group:
-            fill(layer.blobs.add(), array, legacy=legacy, double=double)
+            fill(layer.blobs.add(), array, legacy=legacy)
         layers.add(name=f"{name}_relu")
     return net.SerializeToString()
 
