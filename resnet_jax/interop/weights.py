@@ -200,7 +200,8 @@ def fold_biases(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             exact = array.astype(np.float64)
             exact = exact / factor if factor else np.zeros_like(exact)  # as Caffe
             if leaf == "mean":
-                exact -= arrays.get(f"conv_biases/{_conv_of(norm)}/bias", np.zeros(1))
+                bias = arrays.get(f"conv_biases/{_conv_of(norm)}/bias", np.zeros(1))
+                exact = exact - bias.astype(np.float64)
             result[name] = exact.astype(array.dtype)
     return result | {n: a for n, a in arrays.items() if n.startswith("batches_tracked/")}
 

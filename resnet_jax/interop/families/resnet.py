@@ -26,6 +26,7 @@ from resnet_jax.interop.families.key_map import (
 from resnet_jax.models import BottleneckBlock, ResidualBlock, ResNet
 
 _KERNEL = "params/stem/conv/kernel"
+_PLACE = re.compile(r"(?:stem|stage(\d+)/block(\d+)(?:/shortcut)?)/(conv|bn)(\d?)")
 _V1_5 = {
     "stem": "imagenet",
     "shortcut": "B",
@@ -52,8 +53,19 @@ def _fields(shapes: OurShapes) -> Fields:
     }
 
 
-def _number(name: str) -> int:
-    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+def _place(name: str) -> tuple[int, int, str, int] | None:
+    """Returns stage, block, kind and number of a layer by the name of one of its arrays.
+
+    The stem is in stage 0, a layer of a shortcut has the number 0; None for the head.
+    """
+    path = "/".join(split(name)[1])
+    if path == "head":
+        return None
+    match = _PLACE.fullmatch(path)
+    if match is None:
+        raise InputError(f"other libraries have no array as {name}")
+    stage, block, kind, number = match.groups()
+    return int(stage or 0), int(block or 0), kind, int(number or 0)
 
 
 # torchvision, timm and Hugging Face
@@ -62,28 +74,28 @@ _HUGGING_FACE_LAYERS = {"conv": "convolution", "bn": "normalization"}
 
 
 def _torchvision_key(name: str) -> Key | None:
-    match split(name)[1]:
-        case ["stem", layer]:
-            path = f"{layer}1"
-        case [stage, block, *branch, layer]:
-            if branch:
-                layer = {"conv": "downsample.0", "bn": "downsample.1"}[layer]
-            path = f"layer{_number(stage)}.{_number(block) - 1}.{layer}"
-        case _:
+    match _place(name):
+        case None:
             path = "fc"
+        case 0, _, kind, _:
+            path = f"{kind}1"
+        case stage, block, kind, 0:
+            path = f"layer{stage}.{block - 1}.downsample.{0 if kind == 'conv' else 1}"
+        case stage, block, kind, number:
+            path = f"layer{stage}.{block - 1}.{kind}{number}"
     return torch_key(name, path)
 
 
 def _hugging_face_key(name: str) -> Key | None:
-    match split(name)[1]:
-        case ["stem", layer]:
-            path = f"resnet.embedder.embedder.{_HUGGING_FACE_LAYERS[layer]}"
-        case [stage, block, *branch, layer]:
-            path = f"resnet.encoder.stages.{_number(stage) - 1}.layers.{_number(block) - 1}"
-            path += ".shortcut" if branch else f".layer.{_number(layer) - 1}"
-            path += f".{_HUGGING_FACE_LAYERS[layer.rstrip('123456789')]}"
-        case _:
+    match _place(name):
+        case None:
             path = "classifier.1"
+        case 0, _, kind, _:
+            path = f"resnet.embedder.embedder.{_HUGGING_FACE_LAYERS[kind]}"
+        case stage, block, kind, number:
+            layer = f"layer.{number - 1}" if number else "shortcut"
+            path = f"resnet.encoder.stages.{stage - 1}.layers.{block - 1}.{layer}"
+            path += f".{_HUGGING_FACE_LAYERS[kind]}"
     return torch_key(name, path)
 
 
@@ -101,29 +113,25 @@ def keras_layers(network: ResNet) -> Iterator[str]:
     """Yields the layers of a network that have arrays, in the order in which Keras has them."""
     yield from ("conv1_conv", "conv1_bn")
     for stage, blocks in enumerate(network.stage_sizes, 2):
-        for number in range(1, blocks + 1):
-            block = f"conv{stage}_block{number}"
-            branch = number == 1
-            yield from (f"{block}_{layer}" for layer in ("1_conv", "1_bn", "2_conv", "2_bn"))
+        for block in range(1, blocks + 1):
             # By the number of layers that are still to come, so that the two ends alternate.
-            yield from (f"{block}_{layer}" for layer in ("0_conv",) * branch + ("3_conv",))
-            yield from (f"{block}_{layer}" for layer in ("0_bn",) * branch + ("3_bn",))
+            ends = ("0_conv", "3_conv", "0_bn", "3_bn") if block == 1 else ("3_conv", "3_bn")
+            for layer in ("1_conv", "1_bn", "2_conv", "2_bn", *ends):
+                yield f"conv{stage}_block{block}_{layer}"
     yield "predictions"
 
 
 def _keras_key(name: str) -> Key | None:
-    collection, module, leaf = split(name)
+    collection, _, leaf = split(name)
     if collection in ("batches_tracked", "moving_factors"):
         return None
-    match module:
-        case ["stem", kind]:
-            layer = f"conv1_{kind}"
-        case [stage, block, *branch, kind]:
-            number = "0" if branch else kind[-1]
-            kind = kind.rstrip("123456789")
-            layer = f"conv{_number(stage) + 1}_{block}_{number}_{kind}"
-        case _:
+    match _place(name):
+        case None:
             layer = "predictions"
+        case 0, _, kind, _:
+            layer = f"conv1_{kind}"
+        case stage, block, kind, number:
+            layer = f"conv{stage + 1}_block{block}_{number}_{kind}"
     shifts = collection == "params" and layer.endswith("_bn")
     their_leaf = _KERAS_LEAVES.get(leaf) or ("beta" if shifts else "bias")
     return Key(f"{layer}/{their_leaf}", reversed_inputs=name == _KERNEL)
@@ -145,24 +153,21 @@ def _caffe_key(network: ResNet, name: str) -> Key | None:
 
 
 def _caffe_key_of(name: str, numbered: set[int]) -> Key | None:
-    collection, module, leaf = split(name)
+    collection, _, leaf = split(name)
     if collection == "batches_tracked" or (collection == "conv_biases" and name != _STEM_BIAS):
         return None
-    is_scale = collection == "params" and leaf in ("scale", "bias")
-    match module:
-        case ["stem", kind]:
-            layer = {"conv": "conv1", "bn": "scale_conv1" if is_scale else "bn_conv1"}[kind]
-        case [stage, block, *_, kind]:
-            kind, branch = kind.rstrip("123456789"), kind.lstrip("bcnov")
-            prefix = {"conv": "res", "bn": "scale" if is_scale else "bn"}[kind]
-            stage, block = _number(stage), _number(block)
+    norm = "scale" if collection == "params" and leaf in ("scale", "bias") else "bn"
+    match _place(name):
+        case None:
+            layer = "fc1000"
+        case 0, _, kind, _:
+            layer = "conv1" if kind == "conv" else f"{norm}_conv1"
+        case stage, block, kind, number:
             letter = chr(ord("a") + block - 1)
             if stage in numbered and block > 1:
                 letter = f"b{block - 1}"
-            layer = f"{prefix}{stage + 1}{letter}_branch"
-            layer += f"2{'abc'[int(branch) - 1]}" if branch else "1"
-        case _:
-            layer = "fc1000"
+            branch = f"2{'abc'[number - 1]}" if number else "1"
+            layer = f"{'res' if kind == 'conv' else norm}{stage + 1}{letter}_branch{branch}"
     return Key(f"{layer}/{_BLOBS[leaf]}", channels_first=True, reversed_inputs=name == _KERNEL)
 
 
