@@ -19,7 +19,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.interop import preprocessing as preprocessings
 from resnet_jax.interop.families import key_map
 from resnet_jax.interop.families.key_map import DialectName, Fields
-from resnet_jax.interop.formats import ENTRY, Json, read_json
+from resnet_jax.interop.formats import ENTRY, Json, read_json, refusing
 from resnet_jax.interop.weights import Weights, shapes_of
 from resnet_jax.models import BottleneckBlock, ResNet
 
@@ -120,7 +120,7 @@ def _fields_of_keras(config: Any) -> Fields:
 
     Refuses other networks, and layers such as Lambda, which would run their author's code.
     """
-    try:
+    with refusing("its config is not of a residual network of Keras"):
         described = config["config"]["layers"]
         if others := {layer["class_name"] for layer in described} - _KERAS_LAYERS:
             raise ValueError(f"layers of the classes {sorted(others)}; nothing was run")
@@ -145,10 +145,6 @@ def _fields_of_keras(config: Any) -> Fields:
             raise ValueError(f"a max-pool padded by {pool_padding}")
         if strides not in _KERAS_STRIDES or not 0 < epsilon < 1 or not 0 < momentum < 1:
             raise ValueError(f"strides {strides}, epsilon {epsilon} and momentum {momentum}")
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"its config is not of a residual network of Keras ({type(error).__name__}: {error})"
-        ) from error
     return {
         "bn_epsilon": float(epsilon),
         "bn_momentum": float(momentum),

@@ -1,8 +1,7 @@
 """Preprocessing of images: the resize, crop, mean and deviation that weights were trained with."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +9,7 @@ from jaxtyping import Float32
 
 from resnet_jax.data import Interpolation, Statistics
 from resnet_jax.data.decoding.decode import check_interpolation
-from resnet_jax.errors import InputError
-from resnet_jax.interop.formats import Json
+from resnet_jax.interop.formats import Json, refusing
 
 _PILLOW = {2: "bilinear", 3: "bicubic"}
 _CONVNEXT_SQUASHES = 384
@@ -75,19 +73,7 @@ def of_statistics(
     )
 
 
-@contextlib.contextmanager
-def _refusing(where: str) -> Iterator[None]:
-    """Refuses a preprocessing that cannot be read, or that the data room does not have."""
-    try:
-        yield
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(
-            f"{where} describes an unknown preprocessing ({wrong}); give one explicitly"
-        ) from error
-
-
-@_refusing("timm's pretrained_cfg")
+@refusing("timm's pretrained_cfg describes an unknown preprocessing; give one explicitly")
 def of_timm(config: Mapping[str, Json]) -> Preprocessing:
     """Returns the preprocessing of a `pretrained_cfg` of timm, for its training size."""
     size = int(config["input_size"][-1])  # pyrefly: ignore
@@ -97,7 +83,7 @@ def of_timm(config: Mapping[str, Json]) -> Preprocessing:
     return _checked(size, resize, config["interpolation"], config["mean"], config["std"])
 
 
-@_refusing("preprocessor_config.json")
+@refusing("preprocessor_config.json describes an unknown preprocessing; give one explicitly")
 def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
     """Returns the preprocessing of a `preprocessor_config.json` of Hugging Face."""
     for step in ("do_resize", "do_normalize", "do_rescale"):
@@ -119,7 +105,7 @@ def of_hugging_face(config: Mapping[str, Json]) -> Preprocessing:
     return _checked(size, resize, interpolation, config["image_mean"], config["image_std"])
 
 
-@_refusing("the metadata")
+@refusing("the metadata describe an unknown preprocessing; give one explicitly")
 def of_json(config: Mapping[str, Json]) -> Preprocessing:
     """Returns the preprocessing in our own metadata."""
     return _checked(*(config[field] for field in SAVED))

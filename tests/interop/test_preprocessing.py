@@ -156,12 +156,12 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
                     "pretrained_cfg": {"crop_mode": "squash", "input_size": [3, 8, 8]},
                 }
             },
-            "timm's pretrained_cfg describes an unknown preprocessing .*crop_mode is 'squash'",
+            "timm's pretrained_cfg describes an unknown preprocessing; .*crop_mode is 'squash'",
         ),
         (
             "timm",
             {"config": {**TIMM, "pretrained_cfg": {}}},
-            r"an unknown preprocessing \(it lacks 'input_size'\); give one explicitly",
+            r"an unknown preprocessing; give one explicitly \(it lacks 'input_size'\)",
         ),
         (
             "huggingface",

@@ -153,10 +153,10 @@ def test_a_tower_of_stages_is_not_climbed(tmp_path):
         ({"shortcut": []}, r"shortcut is \(\); it must be one of"),
         ({"shortcut": {}}, r"says of its network .*'shortcut': {}"),
         ({"bn_epsilon": "much"}, "its network cannot be made"),
-        ({"image_size": 10**9}, "the metadata describes an unknown preprocessing"),
+        ({"image_size": 10**9}, "the metadata describe an unknown preprocessing"),
         ({"resize": 10**9}, "224 of 1000000000 pixels"),
-        ({"mean": [1e400]}, "the metadata describes an unknown preprocessing"),
-        ({"std": [0.0, 0.0, 0.0]}, "the metadata describes an unknown preprocessing"),
+        ({"mean": [1e400]}, "the metadata describe an unknown preprocessing"),
+        ({"std": [0.0, 0.0, 0.0]}, "the metadata describe an unknown preprocessing"),
     ],
 )
 def test_metadata_of_other_values_are_refused(tmp_path, entry, message):

@@ -56,8 +56,9 @@ def refusing(sentence: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [repr(error)]
-        raise InputError(f"{sentence} ({reason[0]})") from error
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise InputError(f"{sentence} ({lacks}{reason})") from error
 
 
 def checked_members(
