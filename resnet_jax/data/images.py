@@ -1,7 +1,6 @@
 """Sets of images of one size, from which batches are read."""
 
 import itertools
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
 from resnet_jax.data.bad_records import BadRecords
-from resnet_jax.data.crops import Box, Crops, View
+from resnet_jax.data.crops import Crops, View
 from resnet_jax.data.decoding.decode import Interpolation, check_interpolation, decode_crop
 from resnet_jax.data.sources import Source
 from resnet_jax.data.workers import Workers
@@ -97,39 +96,32 @@ class DecodedImages:
         grey = np.empty(len(indices), np.bool_)
 
         def fill(row: int) -> None:
+            index, bad = int(indices[row]), self._bad_records
             crop = partial(crops, row) if crops else lambda *shape: self._view(*shape).box
-            grey[row], labels[row] = self._fill(int(indices[row]), crop, pixels[row], not crops)
+            substitutes = () if bad is None else bad.substitutes(index, len(self))
+            for candidate in itertools.chain([index], substitutes):
+                key = None
+                try:
+                    example = self._source[candidate]
+                    key = example.key
+                    grey[row] = decode_crop(
+                        example, crop, pixels[row], self._interpolation, exact=not crops
+                    )
+                    labels[row] = example.label
+                    return
+                except MemoryError:  # not the example's fault
+                    raise
+                except Exception as error:  # of any source
+                    if bad is None:
+                        raise
+                    bad.enter(candidate, key, error, examples=len(self))
+            raise InputError(
+                f"example number {index} cannot be read, and neither can any of those that would "
+                "take its place"
+            )
 
         self._workers.each(fill, len(indices))
         return pixels, labels, grey
-
-    def _fill(
-        self,
-        index: int,
-        crop: Callable[[int, int], Box],
-        out: UInt8[np.ndarray, "h w 3"],
-        exact: bool,
-    ) -> tuple[bool, int]:
-        """Writes an example or a substitute; returns whether it is grey, and its label."""
-        bad = self._bad_records
-        substitutes = () if bad is None else bad.substitutes(index, len(self))
-        for candidate in itertools.chain([index], substitutes):
-            key = None
-            try:
-                example = self._source[candidate]
-                key = example.key
-                grey = decode_crop(example, crop, out, self._interpolation, exact=exact)
-                return grey, example.label
-            except MemoryError:  # not the example's fault
-                raise
-            except Exception as error:  # of any source
-                if bad is None:
-                    raise
-                bad.enter(candidate, key, error, examples=len(self))
-        raise InputError(
-            f"example number {index} cannot be read, and neither can any of those that would take "
-            "its place"
-        )
 
 
 class MemoryImages:

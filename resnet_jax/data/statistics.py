@@ -92,8 +92,6 @@ def measure_statistics(
     ):
         if name not in get_args(known):
             raise unknown(kind, name, get_args(known))
-    if most is not None and most < 1:
-        raise InputError(f"statistics are measured on at least 1 example, and {most} is not")
     height, width, channels = images.image_shape
     if color != "none" and channels != 3:
         raise InputError(
@@ -105,6 +103,8 @@ def measure_statistics(
     colors = IMAGENET_COMPONENTS if color == "pca_imagenet" else None
     if (mean, std) != ("none", "none") or color == "pca":
         examples = len(images) if most is None else min(most, len(images))
+        if examples < 1:
+            raise InputError(f"statistics are measured on at least 1 example, not on {examples}")
         sums, products = _sums(images, examples, products=std == "channel" or color == "pca")
         per_channel = sums.sum(axis=(0, 1))
         count = examples * height * width
@@ -149,8 +149,6 @@ def statistics_template(
 
 def _sums(images: ImageSet, examples: int, *, products: bool) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sum of each pixel, uint64 [h, w, c], and of channels' products, [c, c]."""
-    if len(images) == 0:
-        raise InputError("a data set without examples has no mean")
     channels = images.image_shape[2]
     sums = np.zeros(images.image_shape, np.uint64)
     of_products = np.zeros((channels, channels), np.uint64)
