@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from resnet_jax import InputError
-from resnet_jax.data.shrink import shrink
+from resnet_jax.data.prepare import shrink
 from resnet_jax.data.sources import Example
 from tests.data.pictures import encode, photo
 
@@ -163,6 +163,6 @@ def test_a_lack_of_memory_is_no_fault_of_the_image(monkeypatch):
     def no_memory(file):
         raise MemoryError
 
-    monkeypatch.setattr("resnet_jax.data.shrink.open_image", no_memory)
+    monkeypatch.setattr("resnet_jax.data.prepare.open_image", no_memory)
     with pytest.raises(MemoryError):
         shrunk(encode(photo(8, 8)))
