@@ -89,6 +89,10 @@ def test_equals_torch(separable_stem):
     compare(module, 64, network, batch=8, tolerance=1e-4)
 
 
+SEPARABLE, FULL = 7 * 7 * 8 * 3 + 24 * 64, 7 * 7 * 3 * 64
+"""Parameters of the first convolution, as a separable one and as a full one."""
+
+
 def table_count(stem, biases):
     """Returns the parameters by the figure: kernels, two for each normalised map, and the head."""
     convolutions = [(64, 64), (64 * 9, 192)]
@@ -106,14 +110,18 @@ def table_count(stem, biases):
 
 
 def test_counts():
-    separable, full = 7 * 7 * 8 * 3 + 24 * 64, 7 * 7 * 3 * 64
-    module = create_model("bn_inception")
-    variables = shapes(module, 224)
-    assert count(variables["params"]) == table_count(separable, biases=False) == 11_278_528
-    full_stem = shapes(module.clone(separable_stem=False), 224)
-    assert count(full_stem["params"]) == table_count(full, biases=False) == 11_285_224
+    variables = shapes(create_model("bn_inception"), 224)
+    assert count(variables["params"]) == table_count(SEPARABLE, biases=False) == 11_278_528
+    assert table_count(FULL, biases=False) == 11_285_224
     # What others count has biases before the normalisation, too.
-    assert table_count(full, biases=True) == 11_295_240
+    assert table_count(FULL, biases=True) == 11_295_240
+
+
+@pytest.mark.usefixtures("few_modules")
+def test_a_full_first_convolution_has_more_parameters():
+    module = create_model("bn_inception", num_classes=FEW["num_classes"])
+    counts = [count(shapes(module.clone(separable_stem=s), 32)["params"]) for s in (False, True)]
+    assert counts[0] - counts[1] == FULL - SEPARABLE
 
 
 def test_sizes_of_the_modules():
