@@ -40,7 +40,7 @@ _NEWEST = "newest.json"
 _SET_ASIDE = "set_aside"
 _REMOVING = "removing"
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
-_NONE, _REFUSED = -1, -2  # broadcast by the primary process in place of a step
+_NONE = -1  # in place of a step
 
 
 class Checkpoint(NamedTuple):
@@ -180,17 +180,9 @@ class Checkpoints:
           Exception: The error of the last save.
         """
         self.wait()
-        try:
+        with parallel.agree_on_input():
             step = self._choose(which, begin_anew) if parallel.is_primary() else _NONE
-        except Exception as error:
-            parallel.agree(_REFUSED)
-            error.on_all_processes = True  # pyrefly: ignore[missing-attribute]
-            raise
         step = parallel.agree(step)
-        if step == _REFUSED:
-            error = InputError(f"checkpoint {which!r} was refused; the primary process says why")
-            error.on_all_processes = True
-            raise error
         if step == _NONE:
             return None
         try:

@@ -32,16 +32,10 @@ def initialize(
 ) -> None:
     """Joins the processes of a run; has to be called before anything else of jax.
 
-    Without an address jax finds them by itself on Cloud TPU, SLURM, Open MPI and Kubernetes.
-
-    Args:
-      coordinator_address: Host and port of process 0.
-      num_processes: Number of processes.
-      process_id: Number of this one.
-      heartbeat_timeout: Seconds without a sign of life after which a process counts as dead and
-        jax ends the others.
-      join_timeout: Seconds that a process waits for the others to start.
-      shutdown_timeout: Seconds that a process waits for the others when its work is done.
+    Without an address (host and port of process 0) jax finds them by itself on Cloud TPU, SLURM,
+    Open MPI and Kubernetes. A process without a sign of life for `heartbeat_timeout` seconds counts
+    as dead, and jax ends the others; the other times bound the wait for the others to start, and to
+    end.
     """
     jax.distributed.initialize(
         coordinator_address,

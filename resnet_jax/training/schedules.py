@@ -69,16 +69,11 @@ class Plateau(struct.PyTreeNode):
     """Divides the learning rate when the error plateaus (section 3.4 of the paper).
 
     It is a part of the state, so that an interrupted run divides when it would have divided.
-
-    Attributes:
-      scale: Factor of the schedule's rate.
-      best: The least top-1 error of an evaluation, in percent.
-      waited: Evaluations since then, or since the last division.
     """
 
-    scale: Float[Array, ""] | np.float32
-    best: Float[Array, ""] | np.float32
-    waited: Int[Array, ""] | np.int32
+    scale: Float[Array, ""] | np.float32  # factor of the schedule's rate
+    best: Float[Array, ""] | np.float32  # the least top-1 error of an evaluation, in percent
+    waited: Int[Array, ""] | np.int32  # evaluations since then, or since the last division
 
     @classmethod
     def start(cls) -> Self:

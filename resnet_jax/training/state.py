@@ -18,19 +18,13 @@ class Window(struct.PyTreeNode):
     """Sums over the steps since the last line of the log.
 
     They belong to the state so that a run that was interrupted between two lines logs the same
-    numbers as one that was not.
-
-    Attributes:
-      steps: Number of steps.
-      loss: Sum of the steps' losses.
-      top1_error: Sum of the shares of wrong predictions.
-      bad_step: The first of these steps, counted from 1, with a number that is infinite or NaN;
-        0 if there is none.
+    numbers as one that was not. `bad_step` is the first of these steps, counted from 1, with a
+    number that is infinite or NaN; 0 if there is none.
     """
 
     steps: Int[Array, ""]
     loss: Float[Array, ""]
-    top1_error: Float[Array, ""]
+    top1_error: Float[Array, ""]  # the sum of the shares of wrong predictions
     bad_step: Int[Array, ""]
 
     @classmethod
