@@ -79,9 +79,6 @@ class Checkpoints:
           keep_best: How many with the lowest metric are kept besides.
           writable: False to read beside a training run: nothing on the disk is changed.
           log: Takes a line on the flaws of checkpoints, and on the one used instead.
-
-        Raises:
-          OSError: The folder cannot be made or read.
         """
         # TensorStore wants absolute paths.
         self._directory = epath.Path(directory).expanduser().resolve()
@@ -104,7 +101,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.close(parallel.patience(error))
+        seconds = parallel.patience(error)
+        if seconds is None:
+            self.close()
+        elif self._pending is not None:  # the process ends in any case
+            futures.wait([self._pending], seconds)
 
     def save(
         self,
@@ -199,29 +200,15 @@ class Checkpoints:
         steps = manifests.steps(self._directory)
         return [step for step in steps if manifests.is_finished(self._folder(step))]
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Waits for the save under way, at most `timeout` seconds, and raises its error.
-
-        Raises:
-          TimeoutError: It is still under way.
-          Exception: The error of the save.
-        """
+    def wait(self) -> None:
+        """Waits for the save under way, and raises its error."""
         if self._pending is not None:
-            # If interrupted here, `close` waits again.
-            if futures.wait([self._pending], timeout).not_done:
-                raise TimeoutError(f"a checkpoint is still being saved after {timeout} s")
+            futures.wait([self._pending])  # if interrupted here, `close` waits again
             pending, self._pending = self._pending, None
             pending.result()
 
-    def close(self, patience: float | None = None) -> None:
-        """Waits like `wait`, then ends the threads and removes the log filter.
-
-        Args:
-          patience: Seconds to wait for a save, if the process ends then in any case.
-        """
-        if patience is not None:
-            futures.wait([self._pending] if self._pending else [], patience)
-            return
+    def close(self) -> None:
+        """Waits like `wait`, then ends the threads and removes the log filter."""
         try:
             self.wait()
         finally:
