@@ -104,7 +104,7 @@ class Logger:
         seconds = now - last_time - self._paused
         if self._first is not None and step > last_step and seconds > 0:
             self.images_per_second = (step - last_step) * self._batch_size / seconds
-        self._step, self._last, self._paused = step, (step, now), 0.0
+        self._last, self._paused = (step, now), 0.0
         speed = self.images_per_second
         self._metrics.write(step, "train", values)
         timed = values if speed is None else {**values, "images_per_second": speed}
