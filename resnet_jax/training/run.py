@@ -105,12 +105,11 @@ class Run:
         Raises:
           InputError: `init.source` cannot be read, or does not fit.
         """
-        state = self.init_state()
-        if self.config.init.source is None:
-            return state, self.measure_statistics()
-        path = self.config.init.source
+        path, new = self.config.init.source, self.config.init.new
+        if path is None:
+            return self.init_state(), self.measure_statistics()
         source = restore(path) if is_run(path) else network_of_weights(path, configs.base_config())
-        variables = transfer(self.model, state.variables, source, self.config.init.new)
+        transfer(self.model, self.state_shapes.variables, source, new)  # refuses before the work
         wanted = self.statistics_template()
         if source.statistics.mean.shape not in (wanted.mean.shape, wanted.std.shape):
             raise InputError(
@@ -119,6 +118,8 @@ class Run:
             )
         mean = np.broadcast_to(source.statistics.mean, wanted.mean.shape)
         color = self.measure_statistics(mean="none", std="none").color
+        state = self.init_state()
+        variables = transfer(self.model, state.variables, source, new)
         return state.replace(**variables), Statistics(mean, source.statistics.std, color)
 
     def resume(self, saved: Checkpoint) -> tuple[TrainState, Statistics]:
