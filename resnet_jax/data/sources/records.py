@@ -154,7 +154,8 @@ def find_records(file: IO[bytes]) -> list[int]:
       InputError: A length is not what was written, or the file ends within a record.
     """
     starts = [0]
-    at, size = 0, file.seek(0, os.SEEK_END)
+    file.seek(0, os.SEEK_END)
+    at, size = 0, file.tell()  # TensorFlow's files return nothing from `seek`
     while at < size:
         file.seek(at)
         header = file.read(_HEADER.size)

@@ -60,6 +60,15 @@ def test_data_are_not_read(tmp_path):
     assert sum(read) <= 5 << 12
 
 
+def test_a_file_whose_seek_returns_nothing(tmp_path):
+    class OfTensorFlow(io.BytesIO):
+        def seek(self, *arguments):
+            super().seek(*arguments)
+
+    write_tfrecord(tmp_path / "file", [b"x" * 10] * 2)
+    assert find_records(OfTensorFlow((tmp_path / "file").read_bytes())) == [0, 26, 52]
+
+
 def test_no_records():
     assert find(b"") == [0]
 
