@@ -156,9 +156,12 @@ class _Loop:
                         raise Interrupted(step, signal, self.workdir)
         except (InputError, OSError, Interrupted) as error:
             # The others of several processes have gone on, but for a signal, after a failed input.
-            if step > self._saved and (isinstance(error, Interrupted) or parallel.is_alone()):
-                self._save(step, state, None)
+            if isinstance(error, Interrupted) or parallel.is_alone():
+                if step > self._saved:
+                    self._save(step, state, None)
+                self.checkpoints.wait()
             raise
+        self.checkpoints.wait()  # here, where a signal does not end the process
         return state
 
     def _introduce(self, state: TrainState) -> None:

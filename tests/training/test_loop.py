@@ -1,11 +1,14 @@
 import json
+import signal
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data import Order, Statistics, load_source
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import evaluate, restore
@@ -278,3 +281,22 @@ def test_fetches_nothing_but_to_log_evaluate_and_save(tmp_path, monkeypatch):
     train(config, tmp_path / "run")
     assert fetches.count("_close_window") == 2
     assert fetches.count("_check_finite") == 4
+
+
+def test_a_signal_does_not_end_the_last_save(tmp_path, monkeypatch):
+    finish, ended = Checkpoints._finish, []
+
+    def slow(self, *arguments):
+        time.sleep(1)  # the steps are over by now
+        signal.raise_signal(signal.SIGTERM)
+        finish(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_finish", slow)
+    old = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+    try:
+        train(tiny_config(**SELDOM, total_steps=2), tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    assert not ended
+    with Checkpoints(tmp_path / "run" / "checkpoints", writable=False) as checkpoints:
+        assert checkpoints.steps() == [2]
