@@ -1,4 +1,4 @@
-"""The checkpoints of a run, and the workdir that they lie in."""
+"""The checkpoints of a run, and its workdir."""
 
 from resnet_jax.checkpoints.store import Checkpoint, Checkpoints
 from resnet_jax.checkpoints.workdir import Json, Layout, Workdir, read_config

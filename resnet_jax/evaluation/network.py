@@ -1,4 +1,4 @@
-"""Networks of runs and of weights, with all that it takes to evaluate them."""
+"""Networks of runs and of weights, with all that an evaluation needs."""
 
 import itertools
 from collections.abc import Sequence

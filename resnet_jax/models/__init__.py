@@ -1,4 +1,4 @@
-"""The networks, one file a family, and the registry that knows them by name."""
+"""The networks, one file for each family, and the registry of their names."""
 
 from resnet_jax.models.alexnet import AlexNet, ZFNet
 from resnet_jax.models.blocks import BottleneckBlock, ResidualBlock, Shortcut

@@ -1,4 +1,4 @@
-"""Pillow's resampling, compiled by numba: the same pixels, sooner.
+"""Pillow's resampling, compiled by numba: the same pixels, faster.
 
 It needs the package `numba`; importing it raises ImportError where numba is missing or compiles
 nothing. As in Pillow's Resample.c, the weights are whole numbers of 22 bits, columns are resampled

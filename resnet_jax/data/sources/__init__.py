@@ -1,4 +1,4 @@
-"""Sources: labelled images by index, one file a kind of data set."""
+"""Sources: labelled images by index, one file for each kind of data set."""
 
 from typing import NamedTuple, Protocol
 

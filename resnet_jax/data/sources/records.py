@@ -1,4 +1,4 @@
-"""Records of files by number: ArrayRecord, and TFRecord with an index of our own.
+"""Records of files by number: ArrayRecord, and TFRecord with an index that is built here.
 
 A record of TFRecord is its length (8 bytes), a checksum of the length (4), the data, and a checksum
 of the data (4), all little-endian. The checksums are CRC-32C, rotated and shifted, so that data

@@ -1,4 +1,4 @@
-"""File formats: one module each, which reads a stranger's file and writes one of ours.
+"""File formats of weights, one module each: a reader, and a writer if the format is written.
 
 A reader refuses a file with a sentence about "it"; `source` puts the path before it.
 """
