@@ -92,5 +92,5 @@ def _pixels(text: str) -> int:
     """Returns a number of pixels, of a scale."""
     if not (text.isascii() and text.isdecimal()):
         scales = ",".join(map(str, evaluation.SCALES))
-        raise InputError(f"{text!r} is no number of pixels; write scales as {scales}")
+        raise InputError(f"{text!r} is not a number of pixels; write scales as {scales}")
     return int(text)

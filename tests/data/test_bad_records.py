@@ -164,7 +164,7 @@ def test_statistics_are_of_what_takes_the_place(policy):
 
 
 def test_evaluation_leaves_nothing_out():
-    with pytest.raises(InputError, match=r"^image key3 cannot be decoded: it is no JPEG"):
+    with pytest.raises(InputError, match=r"^image key3 cannot be decoded: it is not a JPEG"):
         list(eval_batches(images(None), batch_size=8, rows=slice(None)))
 
 

@@ -119,7 +119,7 @@ def test_encoded_images_are_decoded():
             "image listed/1 has 2 channels; it must have 1 or 3",
         ),
         ([noise(4, 4, 1), b"no image", b""], 4, "image listed/1 cannot be decoded: "),
-        ([b"no image"], 4, "image listed/0 cannot be decoded: it is no JPEG, PNG"),
+        ([b"no image"], 4, "image listed/0 cannot be decoded: it is not a JPEG, PNG"),
         ([encode(noise(64, 64))[:-500]], 4, "image listed/0 cannot be decoded: "),
     ],
 )

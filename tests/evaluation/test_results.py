@@ -173,7 +173,7 @@ def test_the_program_prints_how_images_were_seen(run, tmp_path, capsys):
         (["--workdir=a", "--best", "--step=3"], "--step and --best each name a checkpoint"),
         (
             ["--workdir=a", "--protocol=multi_scale", "--scales=8,x"],
-            "'x' is no number of pixels; write scales as 224,256,384,480,640",
+            "'x' is not a number of pixels; write scales as 224,256,384,480,640",
         ),
     ],
 )

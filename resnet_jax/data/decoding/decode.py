@@ -21,7 +21,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Pillow reads more, which is unsafe for files of unknown origin: some formats start programs."""
 
-_UNKNOWN_FORMAT = f"it is no {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+_UNKNOWN_FORMAT = f"it is not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
 
 JPEG = ("JPEG", "MPO")
 """Some cameras put several JPEGs into one file (MPO), the first of which is the photo."""

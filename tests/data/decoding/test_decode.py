@@ -129,8 +129,8 @@ def claims(width, height):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (b"", "image the one cannot be decoded: it is no JPEG, PNG, WEBP, GIF or BMP"),
-        (b"no image", "image the one cannot be decoded: it is no JPEG, PNG, WEBP, GIF or BMP"),
+        (b"", "image the one cannot be decoded: it is not a JPEG, PNG, WEBP, GIF or BMP"),
+        (b"no image", "image the one cannot be decoded: it is not a JPEG, PNG, WEBP, GIF or BMP"),
         (encode(photo(99, 99))[:-900], "image the one cannot be decoded: "),
         (encode(photo(99, 99), "JPEG")[:-500], "image the one cannot be decoded: "),
         (
@@ -281,7 +281,7 @@ class TestRules:
 
     @pytest.mark.parametrize("name", ["TIFF", "PPM", "EPS", "PDF"])
     def test_what_is_not_for_strangers_files_is_refused(self, name):
-        with pytest.raises(InputError, match=r"cannot be decoded: it is no JPEG, PNG, WEBP, GIF"):
+        with pytest.raises(InputError, match=r"cannot be decoded: it is not a JPEG, PNG, WEBP, GIF"):
             decoded(encode(photo(SIZE, SIZE), name))
 
     def test_the_first_frame_is_taken(self):

@@ -126,7 +126,7 @@ def test_what_cannot_be_decoded_is_refused_even_if_it_is_small(name, kept):
 def test_what_is_no_image_is_refused():
     with pytest.raises(InputError) as error:
         shrunk(b"no image")
-    assert str(error.value) == ("it cannot be decoded: it is no JPEG, PNG, WEBP, GIF or BMP")
+    assert str(error.value) == ("it cannot be decoded: it is not a JPEG, PNG, WEBP, GIF or BMP")
     with pytest.raises(InputError):
         shrunk(encode(photo(9, 9), "TIFF"))
 
