@@ -21,7 +21,7 @@ scratch. To keep the first stages as they are, their batch normalisation too:
 
 Expected: depends on the data. As a check of the method: a `cifar_resnet8` that was trained on five
 classes of CIFAR-10 and fine-tuned on the other five is better than one with the same steps from
-scratch (see the README for the figures).
+scratch (see docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -281,7 +281,9 @@ class TestRules:
 
     @pytest.mark.parametrize("name", ["TIFF", "PPM", "EPS", "PDF"])
     def test_what_is_not_for_strangers_files_is_refused(self, name):
-        with pytest.raises(InputError, match=r"cannot be decoded: it is not a JPEG, PNG, WEBP, GIF"):
+        with pytest.raises(
+            InputError, match=r"cannot be decoded: it is not a JPEG, PNG, WEBP, GIF"
+        ):
             decoded(encode(photo(SIZE, SIZE), name))
 
     def test_the_first_frame_is_taken(self):
