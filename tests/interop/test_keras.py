@@ -86,6 +86,7 @@ def test_files_of_keras_come_back(tmp_path, name):
 
 
 def test_ours_comes_back_and_keras_computes_the_same(tmp_path):
+    pytest.importorskip("h5py")
     network = small_network(width=64, num_classes=10, **FORM)
     variables, path = random_variables(network), tmp_path / "a.h5"
     save_pretrained(network, variables, path, to="keras")
