@@ -179,6 +179,17 @@ def test_the_step_is_compiled_once(mapping):
     assert three_steps(mapping, 4)[1] == 0
 
 
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_placing_again_compiles_nothing(mapping, caplog):
+    replicas = Replicas(mapping)
+    replicas.place({"a": np.zeros(3)})
+    with jax.log_compiles():
+        replicas.place({"a": np.ones(3)})
+        assert "Compiling" not in caplog.text
+        replicas.place({"b": np.ones(3)})  # the log says so where something is compiled
+    assert "Compiling" in caplog.text
+
+
 def test_both_mappings_agree():
     jax.tree.map(np.testing.assert_array_equal, *(three_steps(m, 4)[0] for m in MAPPINGS))
 

@@ -53,6 +53,10 @@ class Replicas:
         self._mesh = here if mapping == "pmap" else everyone
         self._replicated_here = NamedSharding(here, PartitionSpec())
         self._replicated_globally = NamedSharding(everyone, PartitionSpec())
+        # One function for all calls of `place`: a new one would compile each time.
+        self._copy = jax.jit(
+            lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=self._replicated_here
+        )
 
     def __repr__(self) -> str:
         kind = self._devices[0].device_kind
@@ -96,10 +100,7 @@ class Replicas:
             return x
 
         # device_put moves from any device, but may hand out the original's memory.
-        moved = jax.device_put(jax.tree.map(own, tree), self._replicated_here)
-        copies = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=self._replicated_here)(
-            moved
-        )
+        copies = self._copy(jax.device_put(jax.tree.map(own, tree), self._replicated_here))
         return copies if self._mapping == "pmap" else self.as_global(copies)
 
     def as_global(self, tree: Tree) -> Tree:

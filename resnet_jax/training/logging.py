@@ -92,8 +92,9 @@ class Logger:
         if self._first is None:
             self._first = self._last = (step, self._clock())
             self._paused = 0.0
-        self._bar.set_description_str(self._status(), refresh=False)
-        self._bar.update(step - self._bar.n)
+        if not self._bar.disable:
+            self._bar.set_description_str(self._status(), refresh=False)
+            self._bar.update(step - self._bar.n)
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Logs means since the last log, such as `loss`; the device has to have come to `step`."""
