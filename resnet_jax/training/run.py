@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from etils import epath
 from flax import linen as nn
+from flax import traverse_util
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -109,7 +110,7 @@ class Run:
         if path is None:
             return self.init_state(), self.measure_statistics()
         source = restore(path) if is_run(path) else network_of_weights(path, configs.base_config())
-        transfer(self.model, self.state_shapes.variables, source, new)  # refuses before the work
+        taken = transfer(self.model, self.state_shapes.variables, source, new)
         wanted = self.statistics_template()
         if source.statistics.mean.shape not in (wanted.mean.shape, wanted.std.shape):
             raise InputError(
@@ -119,8 +120,9 @@ class Run:
         mean = np.broadcast_to(source.statistics.mean, wanted.mean.shape)
         color = self.measure_statistics(mean="none", std="none").color
         state = self.init_state()
-        variables = transfer(self.model, state.variables, source, new)
-        return state.replace(**variables), Statistics(mean, source.statistics.std, color)
+        variables = {**traverse_util.flatten_dict(state.variables, sep="/"), **taken}
+        state = state.replace(**traverse_util.unflatten_dict(variables, sep="/"))
+        return state, Statistics(mean, source.statistics.std, color)
 
     def resume(self, saved: Checkpoint) -> tuple[TrainState, Statistics]:
         """Returns the state and the statistics of a checkpoint.

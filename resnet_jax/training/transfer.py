@@ -19,11 +19,13 @@ from resnet_jax.models import BatchNorm
 _FORM = ("shortcut", "stride_on", "pool_padding", "stem", "bn_epsilon")
 
 
-def transfer(model: nn.Module, fresh: Variables, source: Network, new: Sequence[str]) -> Variables:
-    """Returns the `fresh` variables of a network with those of another in their place.
+def transfer(
+    model: nn.Module, shapes: Variables, source: Network, new: Sequence[str]
+) -> dict[str, Array]:
+    """Returns the variables that a network takes from another, by path.
 
-    All of the other's have to find their place, but for those of the modules `new`, such as "head"
-    or "stage4/block3", which keep their own.
+    All of the other's have to find their place among those of these `shapes`, but for those of the
+    modules `new`, such as "head" or "stage4/block3", which start anew.
 
     Raises:
       InputError: The two networks compute something else with the same parameters, a variable is
@@ -36,33 +38,26 @@ def transfer(model: nn.Module, fresh: Variables, source: Network, new: Sequence[
                 f"init.source holds a network with {field} {there!r} and this one has {here!r}: "
                 f"the same parameters would compute something else; set model.{field}"
             )
-    known_modules(new, fresh["params"], "init.new")
-    return {
-        collection: _transfer(fresh[collection], source.variables[collection], new)
-        for collection in ("params", "batch_stats")
-    }
-
-
-def _transfer(fresh: PyTree, source: PyTree, new: Sequence[str]) -> PyTree:
-    fresh = cast(dict[str, Array], traverse_util.flatten_dict(fresh, sep="/"))
-    source = cast(dict[str, Array], traverse_util.flatten_dict(source, sep="/"))
-    merged = {}
-    for path in sorted({*fresh, *source}):
-        if _is_below(path, new):
-            if path in fresh:
-                merged[path] = fresh[path]
+    known_modules(new, shapes["params"], "init.new")
+    trees = [
+        cast(dict[str, Array], traverse_util.flatten_dict(tree, sep="/"))
+        for tree in (shapes, source.variables)
+    ]
+    taken = {}
+    for path in sorted({*trees[0], *trees[1]}):
+        inside = path.partition("/")[2]  # without the collection
+        if _is_below(inside, new):
             continue
         here, there = (
-            f"of shape {tuple(tree[path].shape)}" if path in tree else "absent"
-            for tree in (fresh, source)
+            f"of shape {tuple(tree[path].shape)}" if path in tree else "absent" for tree in trees
         )
         if here != there:
             raise InputError(
-                f"init.source does not fit: {path} is {there} in it, and {here} here; "
+                f"init.source does not fit: {inside} is {there} in it, and {here} here; "
                 "name in init.new the modules that are to start anew"
             )
-        merged[path] = jnp.asarray(source[path])
-    return traverse_util.unflatten_dict(merged, sep="/")
+        taken[path] = jnp.asarray(trees[1][path])
+    return taken
 
 
 def known_modules(modules: Sequence[str], params: PyTree, key: str) -> None:
