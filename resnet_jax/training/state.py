@@ -5,6 +5,7 @@ from typing import Self, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import serialization, struct
@@ -22,16 +23,15 @@ class Window(struct.PyTreeNode):
     number that is infinite or NaN; 0 if there is none.
     """
 
-    steps: Int[Array, ""]
-    loss: Float[Array, ""]
-    top1_error: Float[Array, ""]  # the sum of the shares of wrong predictions
-    bad_step: Int[Array, ""]
+    steps: Int[Array, ""] | np.int32
+    loss: Float[Array, ""] | np.float32
+    top1_error: Float[Array, ""] | np.float32  # the sum of the shares of wrong predictions
+    bad_step: Int[Array, ""] | np.int32
 
     @classmethod
     def empty(cls) -> Self:
         """Returns the window of no step."""
-        none = jnp.zeros((), jnp.int32)
-        return cls(none, jnp.zeros(()), jnp.zeros(()), none)
+        return cls(np.int32(0), np.float32(0), np.float32(0), np.int32(0))
 
     def add(
         self,
