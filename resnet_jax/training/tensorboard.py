@@ -9,9 +9,9 @@ import struct
 import time
 from collections.abc import Mapping
 
-import google_crc32c
 from etils import epath
 
+from resnet_jax.data.sources.records import frame
 from resnet_jax.files import GrowingFile
 
 
@@ -42,8 +42,7 @@ class TensorBoard:
         if step:
             event += b"\x10" + _varint(step)
         event += content
-        length = struct.pack("<Q", len(event))
-        self.file.write(length + _checksum(length) + event + _checksum(event))
+        self.file.write(frame(event))
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -53,8 +52,3 @@ def _field(number: int, content: bytes) -> bytes:
 def _varint(number: int) -> bytes:
     low, rest = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
-
-
-def _checksum(content: bytes) -> bytes:
-    crc = google_crc32c.value(content)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -191,6 +191,13 @@ def unframe(record: bytes, start: int) -> bytes:
     return data
 
 
+def frame(data: bytes) -> bytes:
+    """Returns data as a record of TFRecord."""
+    length = struct.pack("<Q", len(data))
+    checksums = (_FOOTER.pack(_masked(content)) for content in (length, data))
+    return length + next(checksums) + data + next(checksums)
+
+
 def most_open_files() -> int:
     """Returns how many files a source may keep open: a quarter of the process's limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
