@@ -122,8 +122,7 @@ def predict(
     with np.errstate(invalid="ignore"):  # NaN is refused at the end
         for network, buckets in zip(networks, plans, strict=True):
             for examples, of_views in outputs(network, buckets):
-                for example, of_view in zip(examples, of_views, strict=False):
-                    scores[example] = np.logaddexp(scores[example], of_view)
+                np.logaddexp.at(scores, examples, of_views[: len(examples)])
     scores -= np.float32(np.log(len(networks) * views))
     return jax.device_get(summarize(jnp.asarray(scores), jnp.asarray(reader.labels))), shapes
 
