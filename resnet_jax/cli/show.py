@@ -16,7 +16,7 @@ from resnet_jax.cli.frame import Flags
 from resnet_jax.data import BadRecords, measure_statistics
 from resnet_jax.data.show import draw, plot_evaluation, plot_training
 from resnet_jax.errors import InputError
-from resnet_jax.files import write_atomically
+from resnet_jax.files import check_writable, write_atomically
 
 _MOST_MEASURED = 1000
 """Examples on which the mean is measured: more would take long, and look the same."""
@@ -37,11 +37,8 @@ def main(arguments: Sequence[str]) -> None:
     out = epath.Path(values.out).expanduser()
     if out.suffix.lower() != ".png" or out.is_dir():
         raise InputError(f"--out is {out}; it must be a file whose name ends in .png")
-    plot = _draw(config.value, values)
-    try:
-        write_atomically(out, plot)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}") from error
+    check_writable(out)
+    write_atomically(out, _draw(config.value, values))
     print(out)
 
 
