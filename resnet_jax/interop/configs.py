@@ -130,6 +130,8 @@ def _fields_of_keras(config: Any) -> Fields:
             for layer in described
             if layer["class_name"] == "BatchNormalization"
         }
+        if len(norms) != 1:
+            raise ValueError(f"normalisations of (epsilon, momentum) {sorted(norms)}")
         ((epsilon, momentum),) = norms
         activations = {
             layer["config"]["activation"]

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float32
 
 from resnet_jax.data import Interpolation, Statistics
-from resnet_jax.data.decoding.decode import check_interpolation
 from resnet_jax.interop.formats import Json, refusing
 
 _PILLOW = {2: "bilinear", 3: "bicubic"}
@@ -148,7 +147,8 @@ def to_hugging_face(preprocessing: Preprocessing) -> dict[str, Json]:
 
 
 def _checked(size: Any, resize: Any, interpolation: Any, mean: Any, std: Any) -> Preprocessing:
-    check_interpolation(str(interpolation))
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation is {interpolation!r}")
     mean, std = (tuple(map(float, numbers)) for numbers in (mean, std))
     sides = type(size) is type(resize) is int and 1 <= size <= resize <= _MOST_PIXELS
     if (

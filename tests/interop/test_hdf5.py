@@ -200,6 +200,15 @@ EVIL = {"class_name": "Lambda", "config": {"name": "evil", "function": ["gANj", 
         (described().replace('"relu"', '"gelu"'), "Keras .*activations {'gelu'}"),
         (described().replace("0.001", "-1"), "Keras .*epsilon -1"),
         (described().replace("conv1_pad", "other"), "Keras .it lacks 'conv1_pad'"),
+        (
+            described(
+                {
+                    "class_name": "BatchNormalization",
+                    "config": {"name": "other_bn", "epsilon": 0.01, "momentum": 0.9},
+                }
+            ),
+            r"Keras .*normalisations of .epsilon, momentum. \[\(0.001, 0.9\), \(0.01, 0.9\)\]",
+        ),
         ("{}", "its config is not of a residual network of Keras"),
         ("[]", "its config is not a JSON object"),
         ("{", "its config is not JSON"),

@@ -160,6 +160,19 @@ def test_hugging_faces_config_decides_on_the_stride(tmp_path):
         ),
         (
             "timm",
+            {
+                "config": {
+                    **TIMM,
+                    "pretrained_cfg": {
+                        **{"interpolation": "lanczos", "input_size": [3, 8, 8]},
+                        **{"mean": [0.5], "std": [0.5]},
+                    },
+                }
+            },
+            "timm's pretrained_cfg .*give one explicitly .interpolation is 'lanczos'",
+        ),
+        (
+            "timm",
             {"config": {**TIMM, "pretrained_cfg": {}}},
             r"an unknown preprocessing; give one explicitly \(it lacks 'input_size'\)",
         ),
