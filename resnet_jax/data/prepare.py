@@ -95,7 +95,7 @@ def prepare(
     folder = epath.Path(out).expanduser() / name / version
     if not is_local(folder):
         raise InputError(
-            f"{folder} is in an object store, and ArrayRecord files are read from disks only; "
+            f"{folder} is in an object store, and ArrayRecord files are written to disks only; "
             "give a local folder"
         )
     try:
@@ -226,7 +226,7 @@ def _write_shards(
                             bad[shard.file].append(record)
                             check_bad()
             except RuntimeError as error:  # of the writer, as on a full disk
-                raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+                raise OSError(errno.EIO, str(error).partition("\n")[0]) from error
             make_durable(partial)
             write_bad()
             os.replace(partial, folder / shard.file)

@@ -44,7 +44,7 @@ def make_schedule(config: ConfigDict, total_steps: int) -> Schedule:
             if boundaries != sorted(set(boundaries)) or any(b <= warmup for b in boundaries):
                 raise InputError(
                     f"schedule.boundaries is {tuple(boundaries)}; they must increase, "
-                    f"and to lie after the {warmup} steps of the warm-up"
+                    f"and lie after the {warmup} steps of the warm-up"
                 )
             main = optax.piecewise_constant_schedule(
                 peak, {boundary - warmup: config.factor for boundary in boundaries}

@@ -196,6 +196,6 @@ def test_an_object_store_is_refused(object_store):
     with pytest.raises(InputError) as error:
         prepare({"train": Pictures(1)}, object_store, "photos")
     assert str(error.value) == (
-        f"{object_store}/photos/1.0.0 is in an object store, and ArrayRecord files are read from "
+        f"{object_store}/photos/1.0.0 is in an object store, and ArrayRecord files are written to "
         "disks only; give a local folder"
     )
