@@ -29,6 +29,11 @@ def _filter(x: float, support: float) -> float:
     return 0.0
 
 
+# Here, because another thread that imports this meanwhile gets all that was defined before.
+if not is_jitted(_filter):  # NUMBA_DISABLE_JIT
+    raise ImportError("numba compiles nothing here, and interpreted this would take seconds")
+
+
 @numba.njit
 def _weights(
     size: int, low: float, high: float, wanted: int, support: float
@@ -119,7 +124,3 @@ def resample(
         line, pixels = short[y], out[y]
         for x in range(wide):  # a slice without every fourth byte takes numba eight times as long
             pixels[x, 0], pixels[x, 1], pixels[x, 2] = line[4 * x], line[4 * x + 1], line[4 * x + 2]
-
-
-if not is_jitted(resample):  # NUMBA_DISABLE_JIT
-    raise ImportError("numba compiles nothing here, and interpreted this would take seconds")

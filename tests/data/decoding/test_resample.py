@@ -1,4 +1,6 @@
 import functools
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -116,3 +118,20 @@ def test_where_it_cannot_be_compiled_the_images_are_the_same(monkeypatch):
     monkeypatch.setattr("resnet_jax.data.decoding.decode._compiled_resample", lambda: None)
     decode_crop(Example(data, 0, "it"), place, plain, "bilinear")
     np.testing.assert_array_equal(compiled, plain)
+
+
+def test_where_numba_compiles_nothing_every_thread_falls_back():
+    """Threads that import a module at once get what it had defined before it failed."""
+    program = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from resnet_jax.data.decoding.decode import _compiled_resample
+together = threading.Barrier(8)
+def ask(_):
+    together.wait()
+    return _compiled_resample()
+with ThreadPoolExecutor(8) as pool:
+    assert list(pool.map(ask, range(8))) == [None] * 8
+"""
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
