@@ -321,3 +321,17 @@ def test_one_process_gathers_what_it_has():
     assert parallel.gather(rows, 3) is rows
     replicas = Replicas(devices=jax.devices()[:3])
     assert replicas.here().count == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"), [("UNAVAILABLE: a peer is gone", True), ("RESOURCE_EXHAUSTED", False)]
+)
+def test_an_error_that_a_library_raises_from_that_of_a_collective_tells_of_a_lost_process(
+    monkeypatch, message, lost
+):
+    error = TimeoutError("Timed out while waiting for async_commit_complete barrier.")
+    error.__cause__ = jax.errors.JaxRuntimeError(message)
+    assert not parallel.lost_process(error)  # alone
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert parallel.lost_process(error) == lost
+    assert not parallel.lost_process(TimeoutError())

@@ -139,10 +139,11 @@ def preemption_sync() -> Callable[[int], bool] | None:
 
 def lost_process(error: BaseException) -> bool:
     """Returns whether an error says that another process has ended during a collective."""
+    cause = error.__cause__ or error  # orbax raises a TimeoutError from it
     return (
-        isinstance(error, jax.errors.JaxRuntimeError)
+        isinstance(cause, jax.errors.JaxRuntimeError)
         and is_joined()
-        and not str(error).startswith(_OF_THIS_PROCESS)
+        and not str(cause).startswith(_OF_THIS_PROCESS)
     )
 
 
