@@ -52,6 +52,10 @@ class Layer:
       stride: Rows and columns from one position of the filter to the next.
       padding: Rows before and after, columns before and after.
       dilation: Rows and columns from one pixel under the filter to the next.
+      input: Height, width and channels of the input, or its units.
+      sources: Names of the layers ("image" for the image) whose outputs the input consists of,
+        rectified, normalised, added or concatenated.
+      statistics: Whether it normalises, in training by statistics of the batch.
     """
 
     name: str
@@ -64,6 +68,9 @@ class Layer:
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
+    input: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
+    statistics: bool = False
 
     @property
     def activations(self) -> int:
@@ -130,7 +137,7 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
     }
     walk = _Walk({path: n for path, n in sizes.items() if path.startswith("params/")})
-    image = _Value(field=(_Side(), _Side()))
+    image = _Value(field=(_Side(), _Side()), sources=("image",))
     walk.follow(jaxpr, [*(_Value(frozenset([path])) for path in sizes), image], ())
     return Summary(tuple(image_shape), tuple(walk.layers.values()), sum(walk.parameters.values()))
 
@@ -157,7 +164,7 @@ _Field = tuple[_Side, _Side]
 
 
 class _Window(NamedTuple):
-    """The last fields of a `Layer`."""
+    """The fields of a `Layer` from `filter` to `dilation`."""
 
     filter: tuple[int, ...]
     stride: Pair = (1, 1)
@@ -166,10 +173,14 @@ class _Window(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """The dependencies of an array: the paths of variables, or else a field of the image."""
+    """The dependencies of an array: the paths of variables, or else a field of the image.
+
+    With a field, `sources` are the last layers whose outputs it depends on.
+    """
 
     variables: frozenset[str] = frozenset()
     field: _Field | None = None
+    sources: tuple[str, ...] = ()
 
 
 class _Walk:
@@ -205,13 +216,19 @@ class _Walk:
                 outputs = self.follow(called, operands, path)
             else:
                 field = _field(eqn, fields)
-                self._add(_layer(eqn, fields, field), variables, path)
-                outputs = [_Value(field=field)] * len(eqn.outvars)
+                sources = tuple(dict.fromkeys(name for value in operands for name in value.sources))
+                layer = dataclasses.replace(_layer(eqn, fields, field), sources=sources)
+                name = self._add(layer, variables, path)
+                made = _Value(field=field, sources=(name,) if name else sources)
+                outputs = [made] * len(eqn.outvars)
             known |= zip(eqn.outvars, outputs, strict=True)
         return [value(atom) for atom in jaxpr.outvars]
 
-    def _add(self, layer: Layer, variables: Iterable[str], path: Sequence[str]) -> None:
-        """Adds a layer, or the parameters that an equation applies to the layer of their module."""
+    def _add(self, layer: Layer, variables: Iterable[str], path: Sequence[str]) -> str | None:
+        """Adds a layer and returns its name.
+
+        Of a "scale" it adds the parameters to the layer of their module, and returns `None`.
+        """
         parameters: dict[str, int] = {}
         for variable in sorted(variables):
             _, *modules, own = variable.split("/")
@@ -219,12 +236,17 @@ class _Walk:
             number = self.parameters.pop(variable, 0)
             parameters[module] = parameters.get(module, 0) + number
         if layer.kind == "scale":
+            statistics = any(variable.startswith("batch_stats/") for variable in variables)
             for name, number in sorted(parameters.items()):
                 if number:
                     old = self.layers.get(name, layer)
-                    number += old.parameters
-                    self.layers[name] = dataclasses.replace(old, name=name, parameters=number)
-            return
+                    self.layers[name] = dataclasses.replace(
+                        old,
+                        name=name,
+                        parameters=number + old.parameters,
+                        statistics=statistics or old.statistics,
+                    )
+            return None
         # The first is the network itself; names of methods and transformations have other signs.
         within = [name for name in path[1:] if name.isidentifier()]
         name = next(iter(parameters)) if len(parameters) == 1 else "/".join([*within, layer.kind])
@@ -232,6 +254,7 @@ class _Walk:
         name = next(n for n in itertools.chain([name], numbered) if n not in self.layers)
         number = sum(parameters.values())
         self.layers[name] = dataclasses.replace(layer, name=name, parameters=number)
+        return name
 
 
 def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
@@ -342,6 +365,9 @@ def _layer(eqn: core.JaxprEqn, fields: Sequence[_Field | None], field: _Field) -
         elif {len(shape) - 3, len(shape) - 2} <= set(params["axes"]):
             kind, window = _POOLS[name], _Window(shape[-3:-1])
     rows, columns = (side.last - side.first + 1 for side in field)
-    output = output[1:][-3:]  # without the batch, and the groups of a normalisation
-    layer = functools.partial(Layer, "", kind, output, 0, multiply_adds, (rows, columns))
-    return layer() if kind == "scale" or window is None else layer(*window)
+    # Without the batch, and the groups of a normalisation.
+    output, operand = output[1:][-3:], shape[1:][-3:]
+    layer = Layer("", kind, output, 0, multiply_adds, (rows, columns), input=operand)
+    if kind == "scale" or window is None:
+        return layer
+    return dataclasses.replace(layer, **window._asdict())

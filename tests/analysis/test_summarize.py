@@ -93,6 +93,8 @@ def test_the_first_layers_of_alexnet():
         receptive_field=(11, 11),
         filter=(11, 11, 3),
         stride=(4, 4),
+        input=(227, 227, 3),
+        sources=("image",),
     )
     assert (pool.kind, pool.output, pool.filter) == ("max_pool", (27, 27, 96), (3, 3))
     assert (pool.stride, pool.parameters, pool.activations) == ((2, 2), 0, 27 * 27 * 96)
@@ -121,10 +123,29 @@ def test_auxiliary_classifiers_are_for_training():
 def test_lenet5():
     found = by_name(summary("lenet5_1998"))
     assert found["c3"].parameters == 1_516
-    assert found["s2"] == Layer("s2", "scale", (14, 14, 6), 12, 0, (6, 6))
+    assert found["s2"] == Layer(
+        "s2", "scale", (14, 14, 6), 12, 0, (6, 6), input=(14, 14, 6), sources=("s2/avg_pool",)
+    )
     assert found["s2/avg_pool"].output == (14, 14, 6)
     assert found["c5"].receptive_field == (32, 32)
     assert found["f6"].kind == "dense"
+
+
+def test_inputs_and_their_sources():
+    found = by_name(summary("resnet18"))
+    assert found["stage1/block2/conv1"].sources == ("stage1/block1/conv2", "stem/max_pool")
+    assert found["stage3/block1/conv1"].input == (28, 28, 128)
+    assert set(found["stage3/block1/conv1"].sources) >= {
+        "stage2/block2/conv2",
+        "stage2/block1/conv2",
+        "stage2/block1/shortcut/conv",
+    }
+    assert found["head"].sources == ("avg_pool",)
+    norm = found["stage1/block1/bn2"]
+    assert norm.statistics
+    assert norm.sources == ("stage1/block1/conv2",)
+    assert not found["stage1/block1/conv2"].statistics
+    assert not any(layer.statistics for layer in summary("lenet5").layers)
 
 
 @pytest.mark.parametrize("options", [{"remat": True}, {"dtype": jnp.bfloat16}])
