@@ -23,7 +23,7 @@ def layer_table(summary: Summary, *, batch: int = 1) -> str:
             window = [_by(layer.filter) + spread, _short(layer.stride), padding]
         numbers = _numbers([layer], batch)
         rows.append([layer.name, _by(layer.output), *window, *numbers, _by(layer.receptive_field)])
-    return _align(rows, left=1)
+    return align(rows, left=1)
 
 
 def stage_table(summary: Summary, *, batch: int = 1) -> str:
@@ -33,12 +33,12 @@ def stage_table(summary: Summary, *, batch: int = 1) -> str:
     own. Blocks are written without strides, normalisation and shortcuts; sums include those.
     """
     rows = [["stage", "output", "layers", "parameters", "multiply-adds", "bytes"]]
-    for name, layers in _stages(summary.layers):
+    for name, layers in group_by_stage(summary.layers):
         main = [layer for layer in layers if _is_main(layer)] or layers
         sides = main[-1].output[:2] if len(main[-1].output) > 2 else (1, 1)
         text = _blocks(main) if len(main) > 1 else _describe(main[0], stride=True)
         rows.append([name, _by(sides), text, *_numbers(layers, batch)])
-    return _align(rows, left=3)
+    return align(rows, left=3)
 
 
 def totals(summary: Summary, *, batch: int = 1) -> str:
@@ -56,7 +56,7 @@ def totals(summary: Summary, *, batch: int = 1) -> str:
     )
 
 
-def _stages(layers: Sequence[Layer]) -> list[tuple[str, list[Layer]]]:
+def group_by_stage(layers: Sequence[Layer]) -> list[tuple[str, list[Layer]]]:
     """Returns the layers of each stage, or of each layer outside stages, by name."""
     deep = {_part(layer, 0) for layer in layers if layer.name.count("/") > 1}
 
@@ -125,7 +125,7 @@ def _short(values: Iterable[object]) -> str:
     return texts[0] if len(set(texts)) == 1 else ",".join(texts)
 
 
-def _align(rows: Sequence[Sequence[str]], *, left: int) -> str:
+def align(rows: Sequence[Sequence[str]], *, left: int) -> str:
     """Returns the rows in columns, of which the first ones are aligned on their left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

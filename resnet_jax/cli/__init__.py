@@ -12,6 +12,7 @@ COMMANDS = {
     "show": "draw the images as the network receives them",
     "doctor": "measure which part of a run limits its speed",
     "summary": "print the layers, parameters and multiply-adds of a network",
+    "roofline": "print the least time of a network on a device, and what limits it",
     "convert": "convert weights between the names of libraries",
     "export": "write a network as a StableHLO program",
 }

@@ -1,20 +1,26 @@
 """The frame of all programs: it runs a command and ends the process with its exit status."""
 
 import argparse
+import ast
 import importlib
 import os
 import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from absl import flags, logging
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from resnet_jax import parallel
 from resnet_jax.cli import COMMANDS
 from resnet_jax.errors import InputError, asks_for_package, unknown
+from resnet_jax.files import check_writable
+
+if TYPE_CHECKING:
+    from resnet_jax.analysis import Summary
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
@@ -127,6 +133,57 @@ def checkpoint_of_source(given: argparse.Namespace) -> int | Literal["newest", "
     if which != "newest":
         raise InputError(f"{given.source} is not a run, so it has no checkpoints to choose from")
     return None
+
+
+def add_network(parser: argparse.ArgumentParser, *, batch: int) -> None:
+    """Adds the arguments of a network and its batch, with the number of images by default."""
+    parser.add_argument("name", help="one of resnet_jax.list_models()")
+    parser.add_argument("--image_size", type=int, metavar="PIXELS")
+    parser.add_argument("--batch", type=int, default=batch, metavar="IMAGES")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
+
+
+def summarize_network(given: argparse.Namespace) -> "Summary":
+    """Returns the layers of the network that the arguments of `add_network` name.
+
+    Raises:
+      InputError: There is no such network or option, or a number is out of range.
+    """
+    from resnet_jax.analysis import summarize  # here, for other commands start without it
+    from resnet_jax.models import create_model, image_shape
+
+    options = {}
+    for option in given.option:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise InputError(f"{option!r} is not an option; options are KEY=VALUE")
+        try:
+            options[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key] = text
+    try:
+        model = create_model(given.name, **options)
+    except TypeError as error:
+        raise InputError(f"{given.name} cannot be made with {options}: {error}") from error
+    height, width, channels = image_shape(given.name)
+    if given.image_size is not None:
+        height = width = given.image_size
+    if given.batch < 1:
+        raise InputError(f"--batch is {given.batch}; it must be at least 1")
+    return summarize(model, (height, width, channels))
+
+
+def plot_path(out: str) -> epath.Path:
+    """Returns the path of `--out`.
+
+    Raises:
+      InputError: It is not a PNG, or cannot be written.
+    """
+    path = epath.Path(out).expanduser()
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"--out is {path}; it must be a file whose name ends in .png")
+    check_writable(path)
+    return path
 
 
 class Flags:

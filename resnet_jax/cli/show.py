@@ -8,15 +8,13 @@ as the device has them, and beside them the same images in evaluation, each abov
 from collections.abc import Sequence
 
 from absl import flags
-from etils import epath
 from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
-from resnet_jax.cli.frame import Flags
+from resnet_jax.cli.frame import Flags, plot_path
 from resnet_jax.data import BadRecords, measure_statistics
 from resnet_jax.data.show import draw, plot_evaluation, plot_training
-from resnet_jax.errors import InputError
-from resnet_jax.files import check_writable, write_atomically
+from resnet_jax.files import write_atomically
 
 _MOST_MEASURED = 1000
 """Examples on which the mean is measured: more would take long, and look the same."""
@@ -34,10 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     command.add(whole, "columns", 6, "Columns of images.", lower_bound=1)
     command.parse()
     values = command.values
-    out = epath.Path(values.out).expanduser()
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise InputError(f"--out is {out}; it must be a file whose name ends in .png")
-    check_writable(out)
+    out = plot_path(values.out)
     write_atomically(out, _draw(config.value, values))
     print(out)
 
