@@ -4,9 +4,10 @@ The networks are here; `resnet_jax.data`, `resnet_jax.training` and `resnet_jax.
 `train.py` and `evaluate.py` are made of.
 """
 
-from resnet_jax.analysis import summarize
+import importlib
+from typing import TYPE_CHECKING
+
 from resnet_jax.errors import InputError
-from resnet_jax.interop import load_pretrained, save_pretrained
 from resnet_jax.models import (
     BatchNorm,
     BottleneckBlock,
@@ -16,6 +17,10 @@ from resnet_jax.models import (
     features,
     list_models,
 )
+
+if TYPE_CHECKING:
+    from resnet_jax.analysis import summarize
+    from resnet_jax.interop import load_pretrained, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -32,3 +37,15 @@ __all__ = [
     "save_pretrained",
     "summarize",
 ]
+
+_ROOMS = {"summarize": "analysis", "load_pretrained": "interop", "save_pretrained": "interop"}
+"""The rooms of what most programs do not need: they are imported at the first use."""
+
+
+def __getattr__(name: str) -> object:
+    """Returns what is imported at its first use: a function of `_ROOMS`, or a room of theirs."""
+    if name in _ROOMS:
+        return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    if name in _ROOMS.values():
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -76,3 +78,21 @@ def test_no_private_module_of_a_library_is_imported():
         if line.lstrip().startswith(("import ", "from ")) and "._" in line.split(" import ")[0]
     ]
     assert not private
+
+
+def test_a_network_is_made_without_the_other_rooms():
+    script = (
+        "import sys, resnet_jax; resnet_jax.create_model('resnet50');"
+        "print(*{name.split('.')[1] for name in sys.modules if name.startswith('resnet_jax.')})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) == {"models", "errors"}
+
+
+def test_the_names_of_other_rooms_are_imported_at_their_first_use():
+    assert resnet_jax.summarize is resnet_jax.analysis.summarize
+    assert all(hasattr(resnet_jax, name) for name in resnet_jax.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = resnet_jax.nothing
