@@ -11,7 +11,13 @@ from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import checks
-from resnet_jax.models.layers import FixedSizeTop, HiddenLayers, Vectors, local_response_norm
+from resnet_jax.models.layers import (
+    FixedSizeTop,
+    HiddenLayers,
+    Vectors,
+    local_response_norm,
+    normal,
+)
 from resnet_jax.models.variant import Variant
 
 Form = Literal["paper", "torchvision"]
@@ -89,7 +95,7 @@ class AlexNet(FixedSizeTop):
             dtype=self.dtype,
             name="hidden",
         )(x, train=train)
-        init = nn.initializers.normal(0.01)
+        init = normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
 
@@ -146,7 +152,7 @@ class ZFNet(FixedSizeTop):
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
             x, train=train
         )
-        init = nn.initializers.normal(0.01)
+        init = normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
 
@@ -168,7 +174,7 @@ def _convolution(
         padding=size // 2 if padding is None else padding,
         feature_group_count=groups,
         dtype=dtype,
-        kernel_init=nn.initializers.normal(0.01),
+        kernel_init=normal(0.01),
         bias_init=nn.initializers.constant(bias),
         name=name,
     )

@@ -1,9 +1,11 @@
 """Layers that several families of networks share."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 from jax import lax
@@ -16,8 +18,25 @@ DropoutOn = Literal["outputs", "inputs"]
 Vectors: TypeAlias = Callable[[Float[Array, "n h w c"], int], Float[Array, "*n d"]]
 """`cells` or `windows`."""
 
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""The initialiser of He et al. 2015 (arXiv 1502.01852), over the inputs of a unit."""
+
+def normal(deviation: float | np.ndarray) -> Initializer:
+    """Returns `nn.initializers.normal(deviation)`, drawn as one vector.
+
+    The numbers are the same. XLA compiles a vector's sampler several times faster than that of more
+    axes, and once for all arrays of a size.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Array:
+        draw = nn.initializers.normal(deviation)
+        return draw(key, (math.prod(shape),), dtype).reshape(shape)
+
+    return init
+
+
+def he_normal(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Array:
+    """Draws a kernel as in He et al. 2015 (arXiv 1502.01852), over the inputs of a unit."""
+    variance = np.asarray(2 / math.prod(shape[:-1]), dtype)
+    return normal(np.sqrt(variance))(key, shape, dtype)
 
 
 class ConvUnit(nn.Module):
@@ -92,7 +111,7 @@ class HiddenLayers(nn.Module):
             x = nn.Dense(
                 self.units,
                 dtype=self.dtype,
-                kernel_init=nn.initializers.normal(0.01),
+                kernel_init=normal(0.01),
                 bias_init=self.bias_init,
                 name=f"fc{i}",
             )(x)

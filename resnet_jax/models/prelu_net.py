@@ -8,7 +8,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.layers import HiddenLayers, adaptive_pool
+from resnet_jax.models.layers import HiddenLayers, adaptive_pool, normal
 from resnet_jax.models.variant import Variant
 
 SLOPE = 0.25
@@ -99,7 +99,7 @@ class PReLUNet(nn.Module):
         x = HiddenLayers(
             self.hidden_units, self.dropout_rate, activation=PReLU, dtype=self.dtype, name="hidden"
         )(jnp.concatenate(levels, axis=-1), train=train)
-        init = nn.initializers.normal(0.001)
+        init = normal(0.001)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
     def _convolve(

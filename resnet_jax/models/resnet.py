@@ -19,6 +19,7 @@ from resnet_jax.models.blocks import (
     StrideOn,
     convolution,
 )
+from resnet_jax.models.layers import normal
 from resnet_jax.models.normalization import BatchNorm, GroupSize, batch_norm_of
 from resnet_jax.models.variant import Variant
 
@@ -201,7 +202,7 @@ class ResNet(nn.Module):
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)  # in bfloat16 the sum would lose digits
         # Small, so that all classes start as equally likely (Goyal et al., section 5.1): the He
         # initialiser is for layers that a rectifier follows.
-        small = nn.initializers.normal(0.01)
+        small = normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=small, name="head")(x)
 
     def fully_convolutional(self, images: Float[Array, "n h w c"], *, train: bool) -> Array:

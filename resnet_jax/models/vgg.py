@@ -8,7 +8,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
-from resnet_jax.models.layers import FixedSizeTop, HiddenLayers, Vectors, he_normal
+from resnet_jax.models.layers import FixedSizeTop, HiddenLayers, Vectors, he_normal, normal
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
@@ -89,7 +89,7 @@ class VGG(FixedSizeTop):
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
             x, train=train
         )
-        init = nn.initializers.normal(0.01)
+        init = normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="head")(x.astype(jnp.float32))
 
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from resnet_jax.models.layers import (
     DropoutOn,
     HiddenLayers,
     adaptive_pool,
+    he_normal,
     local_response_norm,
 )
 
@@ -128,3 +130,12 @@ def test_adaptive_pooling_equals_the_definition_and_torch(height, width, bins, r
 def test_a_side_of_as_many_bins_stays_as_it_is():
     x = jnp.arange(2.0 * 6 * 6).reshape(2, 6, 6, 1)
     assert adaptive_pool(x, 6) is x
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 5, 7), (1, 1, 6, 4), (6, 5)])
+def test_he_normal_draws_the_numbers_of_the_general_initialiser(shape):
+    general = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+    key = jax.random.key(1)
+    np.testing.assert_array_equal(
+        he_normal(key, shape, jnp.float32), general(key, shape, jnp.float32)
+    )
