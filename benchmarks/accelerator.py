@@ -27,7 +27,6 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import platform
 import shutil
 import signal
 import subprocess
@@ -37,11 +36,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import step
+import turns
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import step  # noqa: E402
-
 RUNS = ("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110")
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -65,7 +63,7 @@ def main() -> None:
     )
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(arguments.out.parent / "xla-cache"))
     for part in arguments.parts.split(","):
-        results = {"part": part, "machine": machine(), "results": []}
+        results = {"part": part, "machine": turns.machine(), "results": []}
         path = arguments.out / f"{part}.json"
         jobs = (
             figure6(arguments, deadline) if part == "e" else measurements(part, arguments, deadline)
@@ -73,17 +71,6 @@ def main() -> None:
         for result in jobs:
             results["results"].append(result)
             path.write_text(json.dumps(results, indent=1))
-
-
-def machine() -> dict[str, str]:
-    """Returns the names of the processor, the devices and the versions."""
-    script = (
-        "import jax, jaxlib, flax; d = jax.devices(); print(len(d), 'x', d[0].device_kind, '|', "
-        "jax.__version__, jaxlib.__version__, flax.__version__)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    devices, _, versions = done.stdout.strip().partition(" | ")
-    return {"python": platform.python_version(), "devices": devices, "jax, jaxlib, flax": versions}
 
 
 def measurements(part: str, arguments: argparse.Namespace, deadline: float) -> Iterator[Any]:
@@ -97,9 +84,7 @@ def measurements(part: str, arguments: argparse.Namespace, deadline: float) -> I
         os.environ["XLA_FLAGS"] = f"{before} {flags}".strip()
         result = step.in_a_process(peer, options, timeout=left)
         os.environ["XLA_FLAGS"] = before
-        print(
-            f"{part}: {' '.join(options)} {flags}\n   {step.describe(result, result)}", flush=True
-        )
+        print(f"{part}: {' '.join(options)} {flags}\n   {step.describe(result)}", flush=True)
         if "--profile" in options and "failed" not in result:
             result["kernels"] = kernels(pathlib.Path(options[options.index("--profile") + 1]))
         yield result
