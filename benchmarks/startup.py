@@ -2,22 +2,24 @@
 
     python benchmarks/startup.py --turns 5 --before 3111d32 --out startup.json
 
-- "import": `import resnet_jax` and `create_model`, over `import jax, flax` alone.
-- "init": the random variables of ResNet-50, beside torchvision's.
+- "import": `import resnet_jax` and `create_model` after `import jax, flax`, beside the latter.
+- "init": the random variables of ResNet-50 (of training first), beside torchvision's, without the
+  imports.
 - "digits": `train.py` with no config, to the end of its first step, without a compilation cache,
   with an empty one and with the one that the run before has filled; then the whole command.
 - "resnet50": the same first step of ResNet-50 at 224 pixels, batch 8, which digits stand in for.
 
 With `--before COMMIT` the same is run in that commit's files (the package must not be installed
 otherwise than from this folder). Rows take turns, and medians are printed. Processor time is summed
-over all threads; "over" and "ratio" compare it with that of the first row of a part, and of a
-commit with the same row of this folder.
+over all threads. "ratio" is that of a row over that of the first one of its part, or of a commit's
+row over the same row of this folder.
 """
 
 import argparse
 import functools
 import os
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -35,20 +37,23 @@ Job = Callable[[pathlib.Path, pathlib.Path], Result]
 """Measures in a tree of this project, with a folder for files of its own."""
 
 CREATE = "from resnet_jax import create_model; model = create_model('resnet50')"
-INIT = f"""
-import functools, jax
-{CREATE}
-init = functools.partial(model.init, train=False)
-jax.block_until_ready(FORM(init)(jax.random.key(0), jax.numpy.zeros((1, 224, 224, 3))))
+FORM = """
+import json, time
+{before}
+wall, processor = time.perf_counter(), time.process_time()
+{timed}
+wall, processor = time.perf_counter() - wall, time.process_time() - processor
+print(json.dumps({{"seconds": wall, "processor_seconds": processor}}))
 """
-INIT_STATE = f"""
-import jax
+BEFORE_INIT = f"""
+import functools, jax
 from resnet_jax.config import base_config
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.state import init_state
 {CREATE}
+init = functools.partial(model.init, train=False)
+inputs = jax.random.key(0), jax.numpy.zeros((1, 224, 224, 3))
 optimizer = make_optimizer(base_config().optimizer)
-jax.block_until_ready(init_state(model, optimizer, (224, 224, 3), 0))
 """
 RESNET50 = (
     *("--config.model.name=resnet50", "--config.model.width=64", "--config.data.augment=none"),
@@ -86,29 +91,38 @@ def main() -> None:
 def rows_of(part: str) -> Iterator[tuple[str, Job]]:
     """Yields the name and the measurement of each row of a part."""
 
-    def script(text: str) -> Job:
-        return lambda root, scratch: spent(root, ["-P", "-c", text])  # not from this folder
+    def script(timed: str, before: str = "") -> Job:
+        command = ["-P", "-c", FORM.format(before=before, timed=timed)]  # -P: not from this folder
+        return lambda root, scratch: turns.measure([sys.executable, *command], **environment(root))
 
     def training(*flags: str, cache: str | None = None, first_step: bool = True) -> Job:
         def run(root: pathlib.Path, scratch: pathlib.Path) -> Result:
+            programs = scratch / f"cache-{root.name}"
             if cache == "empty":
-                shutil.rmtree(scratch / "cache", ignore_errors=True)
+                shutil.rmtree(programs, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                of_cache = [f"--config.compilation_cache={scratch / 'cache'}"] * bool(cache)
-                command = [__file__, "--first-step"] if first_step else [str(root / "train.py")]
-                return spent(root, [*command, f"--workdir={folder}/run", *of_cache, *flags])
+                of_cache = [f"--config.compilation_cache={programs}"] * bool(cache)
+                command = [str(root / "train.py"), f"--workdir={folder}/run", *of_cache, *flags]
+                return spent(root, [__file__, "--first-step", *command] if first_step else command)
 
         return run
 
     match part:
         case "import":
             yield "import jax, flax", script("import jax, flax")
-            yield "import resnet_jax, create_model", script(CREATE)
+            yield "then resnet_jax, create_model", script(CREATE, "import jax, flax")
         case "init":
-            yield "model.init", script(INIT.replace("FORM", ""))
-            yield "jit of model.init", script(INIT.replace("FORM", "jax.jit"))
-            yield "init_state", script(INIT_STATE)
-            yield "torchvision", script("import torchvision; torchvision.models.resnet50()")
+            yield (
+                "init_state",
+                script(
+                    "jax.block_until_ready(init_state(model, optimizer, (224, 224, 3), 0))",
+                    BEFORE_INIT,
+                ),
+            )
+            yield "model.init", script("jax.block_until_ready(init(*inputs))", BEFORE_INIT)
+            in_jit = "jax.block_until_ready(jax.jit(init)(*inputs))"
+            yield "jit of model.init", script(in_jit, BEFORE_INIT)
+            yield "torchvision", script("torchvision.models.resnet50()", "import torchvision")
         case "digits" | "resnet50":
             flags = RESNET50 if part == "resnet50" else ()
             yield "first step", training(*flags)
@@ -120,21 +134,24 @@ def rows_of(part: str) -> Iterator[tuple[str, Job]]:
             raise SystemExit(f"there is no part {part!r}; the parts are {', '.join(PARTS)}")
 
 
+def environment(root: pathlib.Path) -> dict[str, str]:
+    """Returns the variables with which Python finds the package of a tree, and no cache."""
+    return {"PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": ""}
+
+
 def spent(root: pathlib.Path, command: list[str]) -> Result:
     """Runs Python in a tree of this project; returns its seconds, or why it failed."""
-    environment = {"PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": ""}
     try:
-        wall, processor, _ = turns.run([sys.executable, *command], **environment)
+        wall, processor, _ = turns.run([sys.executable, *command], **environment(root))
     except subprocess.CalledProcessError as error:
         return {"failed": (error.stderr.strip() or "no message").splitlines()[-1]}
     return {"seconds": wall, "processor_seconds": processor}
 
 
-def take_first_step(flags: list[str]) -> NoReturn:
-    """Trains as `train.py` does, and ends the process when the first step is done."""
+def take_first_step(command: list[str]) -> NoReturn:
+    """Trains by a `train.py`, and ends the process when the first step is done."""
     import jax
 
-    from resnet_jax.cli import frame
     from resnet_jax.data import Statistics
     from resnet_jax.training.run import Run
     from resnet_jax.training.step import TrainStep
@@ -151,7 +168,8 @@ def take_first_step(flags: list[str]) -> NoReturn:
         return first
 
     Run.train_step = train_step
-    frame.run("train", flags, name="train.py")
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
     raise SystemExit("there was no step")
 
 
@@ -167,25 +185,24 @@ def describe(name: str, result: Result) -> str:
     """Returns a line about a measurement."""
     if "failed" in result:
         return f"{name}: {result['failed']}"
-    return f"{name}: {result['seconds']:.2f} s, {result['processor_seconds']:.2f} processor s"
+    return f"{name}: {result['seconds']:.3f} s, {result['processor_seconds']:.3f} processor s"
 
 
 def comparison(results: dict[str, Result]) -> str:
     """Returns the table of the medians."""
-    rows = [["", "s", "processor s", "over", "ratio"]]
+    rows = [["", "s", "processor s", "ratio"]]
     for name, result in results.items():
         of = name.partition(" at ")[0] if " at " in name else next(iter(results))
         first = results[of].get("processor_seconds", float("nan"))
         if "failed" in result:
-            rows.append([name, "-", "-", "-", result["failed"][:40]])
+            rows.append([name, "-", "-", result["failed"][:40]])
             continue
         processor = result["processor_seconds"]
         rows.append(
             [
                 name,
-                f"{result['seconds']:.2f}",
-                f"{processor:.2f}",
-                f"{processor - first:+.2f}",
+                f"{result['seconds']:.3f}",
+                f"{processor:.3f}",
                 f"{processor / first:.2f}",
             ]
         )

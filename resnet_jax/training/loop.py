@@ -67,6 +67,8 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
     """
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
+        # By default one second, which leaves out the samplers of the first parameters.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     primary = parallel.is_primary()
     layout = Layout(workdir)
     ledger = layout.bad_records(parallel.process_index())

@@ -210,13 +210,14 @@ def test_shard_map_goes_on_and_trains_as_pmap_does(finished, tmp_path):
 def test_records_a_profile_and_keeps_compiled_programs(tmp_path):
     cache = str(tmp_path / "cache")
     config = tiny_config(**SELDOM, total_steps=4, profile=(3, 4), compilation_cache=cache)
-    before = jax.config.jax_compilation_cache_dir
+    options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {option: getattr(jax.config, option) for option in options}
     try:
         train(config, tmp_path / "run")
     finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+        for option, value in before.items():
+            jax.config.update(option, value)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
-    assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_divides_on_a_plateau_as_if_it_had_not_been_interrupted(tmp_path):
