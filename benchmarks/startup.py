@@ -93,7 +93,9 @@ def rows_of(part: str) -> Iterator[tuple[str, Job]]:
 
     def script(timed: str, before: str = "") -> Job:
         command = ["-P", "-c", FORM.format(before=before, timed=timed)]  # -P: not from this folder
-        return lambda root, scratch: turns.measure([sys.executable, *command], **environment(root))
+        return lambda root, scratch: turns.measure(
+            [sys.executable, *command], environment=environment(root)
+        )
 
     def training(*flags: str, cache: str | None = None, first_step: bool = True) -> Job:
         def run(root: pathlib.Path, scratch: pathlib.Path) -> Result:
@@ -142,7 +144,7 @@ def environment(root: pathlib.Path) -> dict[str, str]:
 def spent(root: pathlib.Path, command: list[str]) -> Result:
     """Runs Python in a tree of this project; returns its seconds, or why it failed."""
     try:
-        wall, processor, _ = turns.run([sys.executable, *command], **environment(root))
+        wall, processor, _ = turns.run([sys.executable, *command], environment=environment(root))
     except subprocess.CalledProcessError as error:
         return {"failed": (error.stderr.strip() or "no message").splitlines()[-1]}
     return {"seconds": wall, "processor_seconds": processor}

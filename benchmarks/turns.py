@@ -33,7 +33,12 @@ class Spent(NamedTuple):
     output: str
 
 
-def run(command: Sequence[str], *, timeout: float | None = None, **environment: str) -> Spent:
+def run(
+    command: Sequence[str],
+    *,
+    timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Spent:
     """Runs a command with further variables in its environment.
 
     Raises:
@@ -46,7 +51,7 @@ def run(command: Sequence[str], *, timeout: float | None = None, **environment: 
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         check=True,
     )
     wall, after = time.perf_counter() - start, os.times()
@@ -54,10 +59,17 @@ def run(command: Sequence[str], *, timeout: float | None = None, **environment: 
     return Spent(wall, processor, done.stdout)
 
 
-def measure(command: Sequence[str], *, timeout: float | None = None, **environment: str) -> Result:
+def measure(
+    command: Sequence[str],
+    *,
+    timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Result:
     """Returns what a command prints as JSON in its last line, or why it failed."""
     try:
-        return json.loads(run(command, timeout=timeout, **environment).output.splitlines()[-1])
+        return json.loads(
+            run(command, timeout=timeout, environment=environment).output.splitlines()[-1]
+        )
     except subprocess.TimeoutExpired:
         return {"failed": f"not done in {timeout:.0f} s"}
     except subprocess.CalledProcessError as error:
