@@ -18,6 +18,7 @@ from resnet_jax.models.layers import (
     local_response_norm,
     normal,
 )
+from resnet_jax.models.lowering import Conv, Lowering, lowered, max_pool
 from resnet_jax.models.variant import Variant
 
 Form = Literal["paper", "torchvision"]
@@ -44,6 +45,7 @@ class AlexNet(FixedSizeTop):
         border of 2 pixels around the image.
       dropout_rate: Share of those that is dropped in training.
       dtype: Type of the arithmetic; parameters, head and logits are float32.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     Kernels start normally with deviation 0.01, biases at 1 in `conv2`, `conv4`, `conv5` and the
     hidden layers, and else at 0 (section 5 of the paper).
@@ -59,6 +61,7 @@ class AlexNet(FixedSizeTop):
     form: Form = "paper"
     dropout_rate: float = 0.5
     dtype: Dtype = jnp.float32
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         self.filters = tuple(self.filters)
@@ -68,9 +71,11 @@ class AlexNet(FixedSizeTop):
         checks.share("dropout_rate", self.dropout_rate)
         if any(n % self.groups for n in self.filters):
             raise InputError(f"groups is {self.groups}; it must divide each of {self.filters}")
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def _forward(
         self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
     ) -> Float[Array, "*n num_classes"]:
@@ -124,15 +129,18 @@ class ZFNet(FixedSizeTop):
     hidden_units: int = 4096
     dropout_rate: float = 0.5
     dtype: Dtype = jnp.float32
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         self.filters = tuple(self.filters)
         checks.length("filters", self.filters, 5)
         checks.at_least_one(self, "num_classes", "filters", "hidden_units")
         checks.share("dropout_rate", self.dropout_rate)
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def _forward(
         self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
     ) -> Float[Array, "*n num_classes"]:
@@ -167,7 +175,7 @@ def _convolution(
     dtype: Dtype,
     name: str,
 ) -> nn.Conv:
-    return nn.Conv(
+    return Conv(
         filters,
         (size, size),
         strides=stride,
@@ -183,7 +191,7 @@ def _convolution(
 def _pool(
     x: Float[Array, "n h w c"], padding: tuple[int, int] = (0, 0)
 ) -> Float[Array, "n h2 w2 c"]:
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=(padding, padding))
+    return max_pool(x, (3, 3), strides=(2, 2), padding=(padding, padding))
 
 
 VARIANTS: Mapping[str, Variant] = {

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.models.layers import he_normal
+from resnet_jax.models.lowering import Conv
 from resnet_jax.models.normalization import BatchNorm
 
 ShortcutKind = Literal["A", "B", "C"]
@@ -31,7 +32,7 @@ def convolution(
     The padding is spelt out because XLA's "SAME" pads (2, 3) where a 7x7 of stride 2 should
     pad (3, 3), which is another network.
     """
-    return nn.Conv(
+    return Conv(
         filters,
         (size, size),
         strides=stride,

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
 from resnet_jax.models.layers import ConvUnit, average_pool, he_normal
+from resnet_jax.models.lowering import Conv, Lowering, lowered, max_pool
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.variant import Variant
 
@@ -57,7 +59,7 @@ class BNInceptionModule(nn.Module):
         if self.pool == "avg":
             bp = average_pool(x, 3, stride, "SAME")
         else:
-            bp = nn.max_pool(x, (3, 3), strides=(stride, stride), padding="SAME")
+            bp = max_pool(x, (3, 3), strides=(stride, stride), padding="SAME")
         if f_pool:
             bp = self.unit(f_pool, 1, name="pool_proj")(bp, train=train)
         branches = [b3, bd, bp]
@@ -85,6 +87,7 @@ class BNInception(nn.Module):
         networks have none.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
       bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     The figure has no auxiliary heads, and the paper does not say how kernels start: here as in He
     et al. 2015. Poolings round the number of windows up.
@@ -102,21 +105,24 @@ class BNInception(nn.Module):
     bn_epsilon: float = 1e-5
     bn_group_size: GroupSize = None
     bn_axis_name: str | None = None
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         checks.at_least_one(self, "num_classes", "width")
         checks.multiple_of_8("width", self.width)
         checks.share("dropout_rate", self.dropout_rate)
         checks.statistics_group(self.bn_group_size)
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
         unit = functools.partial(ConvUnit, norm=batch_norm_of(self), dtype=self.dtype)
         x = images.astype(self.dtype)
         if self.separable_stem:
-            x = nn.Conv(
+            x = Conv(
                 8 * x.shape[-1],
                 (7, 7),
                 strides=2,
@@ -130,10 +136,10 @@ class BNInception(nn.Module):
             x = unit(self.width, 1, name="conv1")(x, train=train)
         else:
             x = unit(self.width, 7, stride=2, name="conv1")(x, train=train)
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+        x = max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         x = unit(self.width, 1, name="conv2_reduce")(x, train=train)
         x = unit(3 * self.width, 3, name="conv2")(x, train=train)
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+        x = max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         for name, (filters, pool) in FIGURE_5.items():
             filters = tuple(n * self.width // 64 for n in filters)
             module = BNInceptionModule(filters, pool, unit, name=f"inception{name}")

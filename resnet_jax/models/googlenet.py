@@ -17,6 +17,7 @@ from resnet_jax.models.layers import (
     average_pool,
     local_response_norm,
 )
+from resnet_jax.models.lowering import Lowering, lowered, max_pool
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
@@ -62,7 +63,7 @@ class Inception(nn.Module):
         b3 = self.unit(f3, 3, name="conv3x3")(b3, train=train)
         b5 = self.unit(f5_reduce, 1, name="conv5x5_reduce")(x, train=train)
         b5 = self.unit(f5, self.large, name="conv5x5")(b5, train=train)
-        pooled = nn.max_pool(x, (3, 3), strides=(1, 1), padding="SAME")
+        pooled = max_pool(x, (3, 3), strides=(1, 1), padding="SAME")
         b_pool = self.unit(f_pool, 1, name="pool_proj")(pooled, train=train)
         return jnp.concatenate([b1, b3, b5, b_pool], axis=-1)
 
@@ -135,6 +136,7 @@ class GoogLeNet(nn.Module):
       auxiliary_dropout_rate: The same in the auxiliary heads.
       dtype: Type of the arithmetic; parameters, statistics, heads and logits are float32.
       bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     The paper leaves the initialisation open. Kernels start as in Caffe's replication (uniformly
     with variance 1 / fan-in) and biases of convolutions at 0.2; before batch normalisation kernels
@@ -156,6 +158,7 @@ class GoogLeNet(nn.Module):
     bn_epsilon: float = 1e-5
     bn_group_size: GroupSize = None
     bn_axis_name: str | None = None
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         checks.one_of("form", self.form, get_args(Form))
@@ -164,9 +167,11 @@ class GoogLeNet(nn.Module):
         checks.share("dropout_rate", self.dropout_rate)
         checks.share("auxiliary_dropout_rate", self.auxiliary_dropout_rate)
         checks.statistics_group(self.bn_group_size)
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`."""
         checks.at_least_pixels("GoogLeNet", images, 31)
@@ -212,7 +217,7 @@ class GoogLeNet(nn.Module):
 def _pool(x: Float[Array, "n h w c"], size: int = 3) -> Float[Array, "n h2 w2 c"]:
     """Max-pools with stride 2, rounding the number of windows up as Caffe does."""
     height, width = ((0, 1 if size == 3 else side % 2) for side in x.shape[1:3])
-    return nn.max_pool(x, (size, size), strides=(2, 2), padding=(height, width))
+    return max_pool(x, (size, size), strides=(2, 2), padding=(height, width))
 
 
 VARIANTS: Mapping[str, Variant] = {

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import InputError
+from resnet_jax.models.lowering import Conv
 
 DropoutOn = Literal["outputs", "inputs"]
 
@@ -63,7 +64,7 @@ class ConvUnit(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n h2 w2 d"]:
         """Returns the activations; `h2 = ceil(h / stride)`."""
-        x = nn.Conv(
+        x = Conv(
             self.filters,
             (self.size, self.size),
             strides=self.stride,

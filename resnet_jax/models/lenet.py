@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import InputError
 from resnet_jax.models import checks
 from resnet_jax.models.layers import average_pool
+from resnet_jax.models.lowering import Conv, Lowering, lowered
 from resnet_jax.models.variant import Variant
 
 Subsampling = Literal["trainable", "average"]
@@ -158,6 +159,7 @@ class LeNet5(nn.Module):
       activation: "tanh" (`scaled_tanh`; kernels start as in the paper) or "relu" (they start as
         in He et al. 2015).
       dtype: Type of the arithmetic; parameters, outputs and logits are float32.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     Raises:
       InputError: A field has a wrong value, or images another size.
@@ -169,6 +171,7 @@ class LeNet5(nn.Module):
     output: Output = "linear"
     activation: Activation = "tanh"
     dtype: Dtype = jnp.float32
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         checks.one_of("subsampling", self.subsampling, get_args(Subsampling))
@@ -181,9 +184,11 @@ class LeNet5(nn.Module):
                 f"output 'rbf' has codes for the {len(DIGITS)} digits, and num_classes is "
                 f"{self.num_classes}; use output 'linear'"
             )
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` makes no difference."""
         if images.shape[1:3] != (32, 32):
@@ -211,7 +216,7 @@ class LeNet5(nn.Module):
 
     def _convolve(self, x: Float[Array, "n h w c"], filters: int, name: str) -> Array:
         init = initializer(self.activation, 25 * x.shape[-1])
-        return nn.Conv(
+        return Conv(
             filters, (5, 5), padding="VALID", dtype=self.dtype, kernel_init=init, name=name
         )(x)
 

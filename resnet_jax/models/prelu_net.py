@@ -1,6 +1,7 @@
 """PReLU networks (He, Zhang, Ren, Sun, arXiv 1502.01852)."""
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
 from resnet_jax.models.layers import HiddenLayers, adaptive_pool, normal
+from resnet_jax.models.lowering import Conv, Lowering, lowered, max_pool
 from resnet_jax.models.variant import Variant
 
 SLOPE = 0.25
@@ -57,6 +59,7 @@ class PReLUNet(nn.Module):
       hidden_units: Units of each hidden layer.
       dropout_rate: Share of the outputs of the hidden layers that is dropped in training.
       dtype: Type of the arithmetic; parameters, head and logits are float32.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     Convolutions start by `he_normal_backward`, hidden layers normally with deviation 0.01 and the
     head with 0.001 (section 2.2), biases at 0. The paper leaves two things open. The padding of the
@@ -74,6 +77,7 @@ class PReLUNet(nn.Module):
     hidden_units: int = 4096
     dropout_rate: float = 0.5
     dtype: Dtype = jnp.float32
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         self.stage_sizes, self.filters = tuple(self.stage_sizes), tuple(self.filters)
@@ -82,9 +86,11 @@ class PReLUNet(nn.Module):
             self, "num_classes", "stage_sizes", "filters", "stem_filters", "hidden_units"
         )
         checks.share("dropout_rate", self.dropout_rate)
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` needs `rngs={"dropout": key}`."""
         checks.at_least_pixels("PReLU-net", images, 2 ** (len(self.stage_sizes) + 1) - 1)
@@ -92,7 +98,7 @@ class PReLUNet(nn.Module):
         for i, (convolutions, filters) in enumerate(
             zip(self.stage_sizes, self.filters, strict=True), 2
         ):
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, (2, 2), strides=(2, 2))
             for j in range(1, convolutions + 1):
                 x = self._convolve(x, filters, f"{i}_{j}")
         levels = [adaptive_pool(x, bins, jnp.max).reshape(x.shape[0], -1) for bins in PYRAMID]
@@ -105,7 +111,7 @@ class PReLUNet(nn.Module):
     def _convolve(
         self, x: Float[Array, "n h w c"], filters: int, name: str, size: int = 3, stride: int = 1
     ) -> Float[Array, "n h2 w2 d"]:
-        x = nn.Conv(
+        x = Conv(
             filters,
             (size, size),
             strides=stride,

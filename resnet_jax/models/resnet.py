@@ -20,6 +20,7 @@ from resnet_jax.models.blocks import (
     convolution,
 )
 from resnet_jax.models.layers import normal
+from resnet_jax.models.lowering import Lowering, lowered, max_pool
 from resnet_jax.models.normalization import BatchNorm, GroupSize, batch_norm_of
 from resnet_jax.models.variant import Variant
 
@@ -51,7 +52,7 @@ class Stem(nn.Module):
         x = convolution(self.filters, size, stride=stride, dtype=self.dtype, name="conv")(x)
         x = nn.relu(self.norm(name="bn")(x, train=train))
         if self.kind == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=(self.pool_padding,) * 2)
+            x = max_pool(x, (3, 3), strides=(2, 2), padding=(self.pool_padding,) * 2)
         self.sow("intermediates", "output", x)
         return x
 
@@ -132,6 +133,7 @@ class ResNet(nn.Module):
         gradients: less memory for one more forward pass. Numbers change by rounding only.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
       bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     Raises:
       InputError: A field has a wrong value.
@@ -153,6 +155,7 @@ class ResNet(nn.Module):
     bn_epsilon: float = 1e-5
     bn_group_size: GroupSize = None
     bn_axis_name: str | None = None
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         checks.one_of("stem", self.stem, get_args(StemKind))
@@ -167,6 +170,7 @@ class ResNet(nn.Module):
             raise InputError(f"pool_padding is {self.pool_padding}; it must be two of 0, 1 and 2")
         strides = [self._stem_stride * 2**i for i in range(len(self.stage_sizes))]
         checks.one_of("output_stride", self.output_stride, (*strides, None))
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @property
@@ -174,6 +178,7 @@ class ResNet(nn.Module):
         return 4 if self.stem == "imagenet" else 1
 
     @nn.compact
+    @lowered
     def __call__(self, images: Float[Array, "n h w c"], *, train: bool) -> Float[Array, "n logits"]:
         """Returns float32 logits; `train` normalises by the batch and updates `batch_stats`."""
         norm = batch_norm_of(self)

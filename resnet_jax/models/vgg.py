@@ -1,6 +1,7 @@
 """VGG networks (Simonyan, Zisserman, arXiv 1409.1556)."""
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models import checks
 from resnet_jax.models.layers import FixedSizeTop, HiddenLayers, Vectors, he_normal, normal
+from resnet_jax.models.lowering import Conv, Lowering, lowered, max_pool
 from resnet_jax.models.normalization import GroupSize, batch_norm_of
 from resnet_jax.models.variant import NO_BATCH_NORM, Variant
 
@@ -36,6 +38,7 @@ class VGG(FixedSizeTop):
       dropout_rate: Share of the outputs of the hidden layers that is dropped in training.
       dtype: Type of the arithmetic; parameters, statistics, head and logits are float32.
       bn_momentum, bn_epsilon, bn_group_size, bn_axis_name: Fields of `BatchNorm`.
+      lowering: "plain", or "fast" on this platform (`resnet_jax.models.lowering`).
 
     Convolutions start as in He et al. 2015, which trains all depths from scratch; the paper's
     normal draws of deviation 0.01 (here those of the fully connected layers) do so for `vgg11`
@@ -56,15 +59,18 @@ class VGG(FixedSizeTop):
     bn_epsilon: float = 1e-5
     bn_group_size: GroupSize = None
     bn_axis_name: str | None = None
+    lowering: Lowering = "plain"
 
     def __post_init__(self) -> None:
         self.stage_sizes = tuple(self.stage_sizes)
         checks.at_least_one(self, "stage_sizes", "num_classes", "width", "hidden_units")
         checks.share("dropout_rate", self.dropout_rate)
         checks.statistics_group(self.bn_group_size)
+        checks.one_of("lowering", self.lowering, get_args(Lowering))
         super().__post_init__()
 
     @nn.compact
+    @lowered
     def _forward(
         self, images: Float[Array, "n h w c"], vectors: Vectors, *, train: bool
     ) -> Float[Array, "*n num_classes"]:
@@ -73,7 +79,7 @@ class VGG(FixedSizeTop):
         x = images.astype(self.dtype)
         for stage, convolutions in enumerate(self.stage_sizes, 1):
             for layer in range(1, convolutions + 1):
-                x = nn.Conv(
+                x = Conv(
                     self.width * min(2 ** (stage - 1), 8),
                     (3, 3),
                     padding=1,
@@ -84,7 +90,7 @@ class VGG(FixedSizeTop):
                 if self.batch_norm:
                     x = norm(name=f"bn{stage}_{layer}")(x, train=train)
                 x = nn.relu(x)
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, (2, 2), strides=(2, 2))
         x = vectors(x, 7)
         x = HiddenLayers(self.hidden_units, self.dropout_rate, dtype=self.dtype, name="hidden")(
             x, train=train

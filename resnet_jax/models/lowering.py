@@ -1,0 +1,368 @@
+"""The form in which convolutions and max-pools are compiled: plain, or fast on this platform.
+
+The fast form differs by rounding only. It has gradients of its own (`jax.custom_vjp`): reverse mode
+takes them any number of times, forward mode (`jax.jvp`) does not. What is fast depends on the
+platform, the version of jaxlib and the shapes, never on a timing; docs/performance.md has the
+measurements.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Concatenate, Literal, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float, UInt8
+
+Lowering = Literal["plain", "fast"]
+
+P = ParamSpec("P")
+Module = TypeVar("Module", bound=nn.Module)
+Output = TypeVar("Output")
+Sides = tuple[int, int]  # of a kernel or a window, its strides or dilations: vertical, horizontal
+Padding = tuple[tuple[int, int], tuple[int, int]]  # before and after, the same
+
+_IMAGES = ("NHWC", "HWIO", "NHWC")
+_HAS_ONEDNN = jax.__version_info__ >= (0, 12)
+# Types of the convolutions that oneDNN computes, but for those with a reversed kernel or dilation.
+_UNREVERSED = {jnp.dtype(jnp.bfloat16)} if _HAS_ONEDNN else set()
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+
+
+@contextlib.contextmanager
+def lower_to(lowering: Lowering) -> Iterator[None]:
+    """Traces the layers inside in this form."""
+    token = _platform.set(jax.default_backend() if lowering == "fast" else None)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
+
+
+def compiler_options(lowering: Lowering) -> dict[str, bool]:
+    """Returns the options of XLA that programs in this form are compiled with, by name."""
+    if lowering == "fast" and jax.default_backend() == "cpu" and _HAS_ONEDNN:
+        return {"xla_cpu_experimental_onednn_custom_call": True}
+    return {}
+
+
+def lowered(
+    method: Callable[Concatenate[Module, P], Output],
+) -> Callable[Concatenate[Module, P], Output]:
+    """Returns a network's method with its layers in the form of the network's field `lowering`."""
+
+    @functools.wraps(method)
+    def call(self: Module, *args: P.args, **kwargs: P.kwargs) -> Output:
+        with lower_to(self.lowering):  # pyrefly: ignore
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "n h w c"],
+    rhs: Float[Array, "k l c d"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]] | str,
+    *,
+    lhs_dilation: Sequence[int],
+    rhs_dilation: Sequence[int],
+    dimension_numbers: lax.ConvDimensionNumbers,
+    feature_group_count: int,
+    precision: lax.PrecisionLike,
+) -> Float[Array, "n h2 w2 d"]:
+    """Returns `lax.conv_general_dilated` of the arguments that `nn.Conv` gives, in the form asked.
+
+    Convolutions in groups have the plain form only.
+    """
+    special = _platform.get() in ("cpu", "gpu") and feature_group_count == 1
+    if special and not isinstance(padding, str):
+        (stride, step), (first, second), (d, e) = window_strides, padding, rhs_dilation
+        if _platform.get() == "gpu":
+            if (stride, step, d, e) == (2, 2, 1, 1) and lhs.shape[3] <= 4:
+                return _convolve_blocks(lhs, rhs, (first, second))
+        elif (*rhs.shape[:2], *first, *second) == (1, 1, 0, 0, 0, 0):
+            return _project(lhs[:, ::stride, ::step], rhs[0, 0])
+        else:
+            return _convolve(lhs, rhs, (stride, step), (first, second), (d, e))
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        precision=precision,
+    )
+
+
+Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+"""`nn.Conv` in the form asked."""
+
+
+@jax.custom_vjp
+def _project(x: Float[Array, "n h w c"], kernel: Float[Array, "c d"]) -> Float[Array, "n h w d"]:
+    """Returns a 1x1 convolution as a matrix product: XLA's gradient for its kernel is slow."""
+    return jnp.dot(x, kernel)
+
+
+def _project_gradients(
+    saved: tuple[Float[Array, "n h w c"], Float[Array, "c d"]], dy: Float[Array, "n h w d"]
+) -> tuple[Float[Array, "n h w c"], Float[Array, "c d"]]:
+    x, kernel = saved
+    return jnp.dot(dy, kernel.T), _products(x, dy).astype(kernel.dtype)
+
+
+_project.defvjp(lambda x, kernel: (_project(x, kernel), (x, kernel)), _project_gradients)
+
+
+def _products(x: Float[Array, "*n c"], y: Float[Array, "*n d"]) -> Float[Array, "c d"]:
+    """Returns the sum over all rows of their outer products, at least in float32.
+
+    Rows are one axis: for several, XLA would transpose `x` by a slow copy.
+    """
+    x, y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+    dtype = x.dtype if x.dtype.itemsize > 4 else jnp.float32
+    return lax.dot_general(x, y, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolve(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "k l c d"],
+    strides: Sides,
+    padding: Padding,
+    dilation: Sides,
+) -> Float[Array, "n h2 w2 d"]:
+    """Returns a convolution whose gradient for the kernel is computed by matrix products."""
+    return _plain(x, kernel, strides, padding, dilation)
+
+
+def _plain(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "k l c d"],
+    strides: Sides,
+    padding: Padding,
+    dilation: Sides,
+) -> Float[Array, "n h2 w2 d"]:
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_IMAGES
+    )
+
+
+def _convolve_gradients(
+    strides: Sides,
+    padding: Padding,
+    dilation: Sides,
+    saved: tuple[Float[Array, "n h w c"], Float[Array, "k l c d"]],
+    dy: Float[Array, "n h2 w2 d"],
+) -> tuple[Float[Array, "n h w c"], Float[Array, "k l c d"]]:
+    x, kernel = saved
+    if x.dtype in _UNREVERSED:
+        dx = _input_gradient(dy, kernel, x.shape, strides, padding, dilation)
+    else:
+        (dx,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding, dilation), x)[1](dy)
+    dkernel = _kernel_gradient(x, dy, kernel.shape, strides, padding, dilation)
+    return dx, dkernel.astype(kernel.dtype)
+
+
+_convolve.defvjp(
+    lambda x, kernel, *options: (_convolve(x, kernel, *options), (x, kernel)), _convolve_gradients
+)
+
+
+def _input_gradient(
+    dy: Float[Array, "n h2 w2 d"],
+    kernel: Float[Array, "k l c d"],
+    shape: Sequence[int],
+    strides: Sides,
+    padding: Padding,
+    dilation: Sides,
+) -> Float[Array, "n h w c"]:
+    """Returns the gradient for the input as a plain convolution of stride 1.
+
+    The barriers keep XLA from folding reversal and zeros into the convolution.
+    """
+    flipped = lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
+    spread = [(0, 0, stride - 1) for stride in strides]
+    dy = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    dy = lax.optimization_barrier(dy) if max(strides) > 1 else dy
+
+    def pads(axis: int) -> tuple[int, int]:
+        before = padding[axis][0]
+        reach = dilation[axis] * (kernel.shape[axis] - 1)
+        return reach - before, shape[axis + 1] - dy.shape[axis + 1] + before
+
+    return _plain(dy, flipped, (1, 1), (pads(0), pads(1)), dilation)
+
+
+def _kernel_gradient(
+    x: Float[Array, "n h w c"],
+    dy: Float[Array, "n h2 w2 d"],
+    shape: Sequence[int],
+    strides: Sides,
+    padding: Padding,
+    dilation: Sides,
+) -> Float[Array, "k l c d"]:
+    """Returns the gradient for a kernel: a matrix product for each of its pixels.
+
+    A product is fast from about 128 channels up. Where there are fewer, neighbouring outputs and
+    all inputs that they read make one row, and the part of the product that does not belong to the
+    kernel is thrown away.
+    """
+    height, width, filters = dy.shape[1:]
+    channels = x.shape[3]
+    together = max(1, min(4, 128 // channels))  # outputs of a row
+    blocks = -(-width // together)
+    reach = strides[1] * (together - 1) + dilation[1] * (shape[1] - 1) + 1  # inputs of a row
+    (top, bottom), (left, _) = padding
+    right = strides[1] * together * (blocks - 1) + reach - left - x.shape[2]
+    x = lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)]
+    )
+    dy = jnp.pad(dy, ((0, 0), (0, 0), (0, blocks * together - width), (0, 0)))
+    dy = dy.reshape(-1, height, blocks, together * filters)
+
+    def every(x: Array, start: int, count: int, step: int, axis: int) -> Array:
+        return lax.slice_in_dim(x, start, start + step * (count - 1) + 1, step, axis)
+
+    columns = [every(x, j, blocks, strides[1] * together, axis=2) for j in range(reach)]
+    if together == 1:
+        columns = columns[:: dilation[1]]
+    else:
+        columns = [lax.optimization_barrier(jnp.concatenate(columns, axis=-1))]
+    rows = []
+    for i in range(0, dilation[0] * shape[0], dilation[0]):
+        products = [_products(every(c, i, height, strides[0], axis=1), dy) for c in columns]
+        product = jnp.concatenate(products).reshape(-1, channels, together, filters)
+        taps = [
+            every(product[:, :, t], strides[1] * t, shape[1], dilation[1] if together > 1 else 1, 0)
+            for t in range(together)
+        ]
+        rows.append(sum(taps[1:], taps[0]))
+    return jnp.stack(rows)
+
+
+def _convolve_blocks(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "k l c d"], padding: Padding
+) -> Float[Array, "n h2 w2 d"]:
+    """Returns a convolution of stride 2 as one of stride 1 over blocks of 2x2 pixels.
+
+    Four times the channels, and a kernel of half the sides: three channels would leave most of a
+    tensor core empty.
+    """
+    height, width = (
+        (size + sum(pads) - side) // 2 + 1
+        for size, pads, side in zip(x.shape[1:3], padding, kernel.shape[:2], strict=True)
+    )
+    tall, wide = (-(-side // 2) for side in kernel.shape[:2])
+    rows, columns = height + tall - 1, width + wide - 1
+    (top, _), (left, _) = padding
+    zero, none = jnp.zeros((), x.dtype), (0, 0, 0)
+    below, beside = 2 * rows - top - x.shape[1], 2 * columns - left - x.shape[2]
+    x = lax.pad(x, zero, [none, (top, below, 0), (left, beside, 0), none])
+    x = _blocks(x.reshape(-1, rows, 2, columns, 2, x.shape[3]))
+    added = [(0, 2 * tall - kernel.shape[0], 0), (0, 2 * wide - kernel.shape[1], 0)]
+    kernel = lax.pad(kernel, zero, [*added, none, none])
+    kernel = kernel.reshape(tall, 2, wide, 2, *kernel.shape[2:])
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(tall, wide, -1, kernel.shape[-1])
+    return _plain(x, kernel, (1, 1), ((0, 0), (0, 0)), (1, 1))
+
+
+def _blocks(x: Float[Array, "n h 2 w 2 c"]) -> Float[Array, "n h w d"]:
+    n, height, _, width, _, channels = x.shape
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, 4 * channels)
+
+
+def max_pool(
+    x: Float[Array, "n h w c"],
+    window: Sides,
+    *,
+    strides: Sides = (1, 1),
+    padding: Padding | Literal["SAME", "VALID"] = "VALID",
+) -> Float[Array, "n h2 w2 c"]:
+    """Returns `nn.max_pool` in the form asked. Of equal values the first gets the gradient."""
+    if _platform.get() not in ("cpu", "gpu"):
+        return nn.max_pool(x, window, strides, padding)
+    if isinstance(padding, str):
+        pads = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+        padding = (tuple(pads[0]), tuple(pads[1]))
+    return _max_pool(x, window, strides, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(
+    x: Float[Array, "n h w c"], window: Sides, strides: Sides, padding: Padding
+) -> Float[Array, "n h2 w2 c"]:
+    return nn.max_pool(x, window, strides, padding)
+
+
+def _max_and_place(
+    x: Float[Array, "n h w c"], window: Sides, strides: Sides, padding: Padding
+) -> tuple[Float[Array, "n h2 w2 c"], tuple[UInt8[Array, "n h2 w2 c"], Sides]]:
+    """Returns the maxima, and where each stands in its window, counted by rows."""
+    (top, bottom), (left, right) = padding
+    least = jnp.array(-jnp.inf, x.dtype)
+    padded = lax.pad(x, least, [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)])
+    rows = (padded.shape[1] - window[0]) // strides[0] * strides[0] + 1
+    columns = (padded.shape[2] - window[1]) // strides[1] * strides[1] + 1
+    maximum = padded[:, : rows : strides[0], : columns : strides[1]]
+    place = jnp.zeros(maximum.shape, jnp.uint8)
+    for number in range(1, window[0] * window[1]):
+        i, j = divmod(number, window[1])
+        other = padded[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        place = jnp.where(other > maximum, jnp.uint8(number), place)
+        maximum = lax.max(maximum, other)
+    return maximum, (place, (x.shape[1], x.shape[2]))
+
+
+def _max_pool_gradient(
+    window: Sides,
+    strides: Sides,
+    padding: Padding,
+    saved: tuple[UInt8[Array, "n h2 w2 c"], Sides],
+    dy: Float[Array, "n h2 w2 c"],
+) -> tuple[Float[Array, "n h w c"]]:
+    """Returns the gradient: the inputs whose positions have one remainder by the strides at once.
+
+    XLA's own (`select_and_scatter`) compares all windows again, one after the other on a CPU, and
+    in no fixed order on a GPU.
+    """
+    place, (height, width) = saved
+    (top, _), (left, _) = padding
+    rows, columns = (
+        max(-(-(before + size) // stride), of + (side - 1) // stride)
+        for (before, _), size, stride, of, side in zip(
+            padding, (height, width), strides, dy.shape[1:3], window, strict=True
+        )
+    )
+
+    def of_remainder(first_row: int, first_column: int) -> Array:
+        total = jnp.zeros((dy.shape[0], rows, columns, dy.shape[3]), dy.dtype)
+        for i in range(first_row, window[0], strides[0]):
+            for j in range(first_column, window[1], strides[1]):
+                own = jnp.where(place == i * window[1] + j, dy, jnp.zeros((), dy.dtype))
+                down, along = i // strides[0], j // strides[1]
+                vertical = (down, rows - dy.shape[1] - down)
+                horizontal = (along, columns - dy.shape[2] - along)
+                total += jnp.pad(own, ((0, 0), vertical, horizontal, (0, 0)))
+        return total
+
+    dx = jnp.stack(
+        [
+            jnp.stack([of_remainder(i, j) for j in range(strides[1])], axis=3)
+            for i in range(strides[0])
+        ],
+        axis=2,
+    )
+    dx = dx.reshape(dy.shape[0], rows * strides[0], columns * strides[1], dy.shape[3])
+    return (dx[:, top : top + height, left : left + width],)
+
+
+_max_pool.defvjp(_max_and_place, _max_pool_gradient)

@@ -1,0 +1,177 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from resnet_jax import InputError, create_model
+from resnet_jax.models import lowering
+from resnet_jax.models.registry import image_shape
+
+# The others have layers of the same kinds.
+NETWORKS = ("alexnet", "alexnet_torchvision", "zfnet", "vgg11", "googlenet", "googlenet_bn")
+NETWORKS += ("bn_inception", "prelu_net_a", "lenet5", "resnet18", "resnet50", "resnet50_v1_5")
+NETWORKS += ("cifar_resnet20", "cifar_plain20")
+
+
+def compare(functions, arguments, tolerance):
+    """Compares outputs and gradients of both forms, by the largest number of each."""
+    results = []
+    for form in ("fast", "plain"):
+
+        def run(arguments, form=form):
+            outputs = []
+            with lowering.lower_to(form):
+                for function, its_arguments in zip(functions, arguments, strict=True):
+                    output, transposed = jax.vjp(function, *its_arguments)
+                    weights = np.random.default_rng(1).standard_normal(output.shape)
+                    outputs.append((output, transposed(jnp.asarray(weights, output.dtype))))
+            return outputs
+
+        results.append(jax.tree.leaves(jax.jit(run)(arguments)))
+    for got, wanted in zip(*results, strict=True):
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+        got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+        assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@functools.cache
+def layers_of_all_networks():
+    """Returns the convolutions and the max-pools of all networks, one of each kind."""
+    convolutions, pools = {}, {}
+
+    def record(call, arguments, options, context):
+        conv = context.module
+        if isinstance(conv, nn.Conv):
+            channels = min(arguments[0].shape[-1], 130)  # more are computed in the same way
+            fields = ("kernel_size", "strides", "padding", "kernel_dilation", "feature_group_count")
+            kind = {field: getattr(conv, field) for field in fields}
+            convolutions[str((channels, kind))] = channels, kind
+        return call(*arguments, **options)
+
+    def record_pool(x, window, strides=None, padding="VALID"):
+        pools[str((window, strides, padding))] = window, strides, padding
+        return pool(x, window, strides, padding)
+
+    pool = nn.max_pool
+    with pytest.MonkeyPatch.context() as patch, nn.intercept_methods(record):
+        patch.setattr(nn, "max_pool", record_pool)
+        dilated = create_model("resnet50", output_stride=8), (224, 224, 3)
+        for model, shape in [*((create_model(n), image_shape(n)) for n in NETWORKS), dilated]:
+            init = functools.partial(model.init, train=False)
+            jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return list(convolutions.values()), list(pools.values())
+
+
+def convolutions_and_arguments(dtype):
+    """Returns the convolutions of all networks on small images, and their inputs and kernels."""
+    random = np.random.default_rng(0)
+    functions, arguments = [], []
+    for channels, kind in layers_of_all_networks()[0]:
+        reach = kind["kernel_size"][0] * np.max(kind["kernel_dilation"])
+        for size in (reach + 3, reach + 4):  # a stride of 2 leaves a rest, or none
+            conv = lowering.Conv(5 * kind["feature_group_count"], **kind, use_bias=False)
+            x = jnp.asarray(random.standard_normal((2, size, size + 2, channels)), dtype)
+            shape = kind["kernel_size"] + (channels // kind["feature_group_count"], conv.features)
+            kernel = jnp.asarray(random.standard_normal(shape), dtype)
+            functions.append(
+                lambda x, kernel, conv=conv: conv.apply({"params": {"kernel": kernel}}, x)
+            )
+            arguments.append((x, kernel))
+    return functions, arguments
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_convolutions_of_all_networks_equal_their_plain_form(monkeypatch, platform):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    compare(*convolutions_and_arguments(jnp.float32), tolerance=1e-5)
+    # The gradient for the input that bfloat16 gets, and float32 does not.
+    monkeypatch.setattr(lowering, "_UNREVERSED", {jnp.dtype(jnp.float64)})
+    with jax.enable_x64(True):
+        compare(*convolutions_and_arguments(jnp.float64), tolerance=1e-13)
+
+
+def test_max_pools_of_all_networks_equal_their_plain_form():
+    """With many equal values, of which the first has to get the gradient."""
+    random = np.random.default_rng(0)
+    functions, arguments = [], []
+    for window, strides, padding in layers_of_all_networks()[1]:
+        for size in (8, 9, 10, 11):
+            x = random.integers(0, 4, (2, size, size + 3, 5))
+            functions.append(
+                functools.partial(
+                    lowering.max_pool, window=window, strides=strides, padding=padding
+                )
+            )
+            arguments.append((jnp.asarray(x, jnp.float32),))
+    assert len(functions) >= 4 * 6
+    compare(functions, arguments, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("platform", "name", "fields"),
+    [
+        ("cpu", "resnet50_v1_5", {"stage_sizes": (1, 1), "width": 8}),
+        ("gpu", "resnet50_v1_5", {"stage_sizes": (1, 1), "width": 8}),
+        ("cpu", "cifar_resnet8", {"remat": True}),
+        ("tpu", "cifar_resnet8", {}),
+        ("cpu", "alexnet", {"filters": (4, 4, 4, 4, 4), "hidden_units": 8}),
+        ("cpu", "lenet5", {}),
+        pytest.param("cpu", "googlenet", {"auxiliary_heads": False}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_network_in_the_fast_form_equals_the_plain_one(monkeypatch, platform, name, fields):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    height, width, channels = image_shape(name)
+    height, width = min(height, 68), min(width, 68)
+    images = jax.random.normal(jax.random.key(1), (2, height, width, channels))
+    results = []
+    for form in ("plain", "fast"):
+        model = create_model(name, **fields, lowering=form)
+        variables = jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images)
+
+        def loss(params, model=model, rest=variables):
+            logits, updates = model.apply(
+                rest | {"params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(2)},
+            )
+            return jnp.sum(logits**2), (logits, updates)
+
+        gradient = jax.grad(loss, has_aux=True)
+        results.append(jax.tree.leaves(jax.jit(gradient)(variables["params"])))
+    for got, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max() + 1e-6)
+
+
+def test_the_fast_form_takes_gradients_of_gradients_and_vmap_and_no_forward_mode():
+    x = jax.random.normal(jax.random.key(0), (3, 1, 6, 6, 2))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
+
+    def energy(x, form):
+        with lowering.lower_to(form):
+            y = lowering.Conv(4, (3, 3), padding=1, use_bias=False).apply(
+                {"params": {"kernel": kernel}}, x
+            )
+            return jnp.sum(lowering.max_pool(y**3, (2, 2), strides=(2, 2)))
+
+    def norm_of_gradient(x, form):
+        return jnp.sum(jax.grad(energy)(x, form) ** 2)
+
+    plain, fast = (
+        jax.vmap(jax.grad(functools.partial(norm_of_gradient, form=form)))(x)
+        for form in ("plain", "fast")
+    )
+    np.testing.assert_allclose(fast, plain, rtol=1e-4, atol=1e-4 * np.abs(plain).max())
+    jax.jvp(functools.partial(energy, form="plain"), (x[0],), (x[0],))
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(functools.partial(energy, form="fast"), (x[0],), (x[0],))
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(InputError, match="lowering is 'fats'; it must be one of"):
+        create_model("resnet18", lowering="fats")
