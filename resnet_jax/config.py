@@ -40,7 +40,7 @@ _MAY_CHANGE = frozenset(
     {
         *("data.path", "data.workers", "data.max_bad_share", "eval_batch_size", "parallel"),
         *("log_every", "eval_every", "checkpoint_every", "keep_newest", "keep_best"),
-        *("prefetch", "compilation_cache", "profile"),
+        *("prefetch", "compilation_cache", "profile", "model.lowering"),
     }
 )
 """Keys that are not the run's identity: where it runs, how often it reports, what it keeps."""
@@ -57,7 +57,8 @@ def base_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "resnet50"
     # The fields of all networks, see `resnet_jax.models`; None leaves a network's own default.
-    # num_classes is by default that of the data; bn_group_size is a number of images or "global".
+    # num_classes is by default that of the data; bn_group_size is a number of images or "global";
+    # lowering is "fast" in a new run.
     for option, kind in option_types().items():
         if option != "bn_axis_name":  # the training step sets it
             config.model[option] = placeholder(kind)
@@ -195,6 +196,20 @@ def may_change(config: ConfigDict) -> frozenset[str]:
             return _MAY_CHANGE - {"eval_every"} | {"total_steps"}
         case _:
             return _MAY_CHANGE | {"total_steps"}
+
+
+def choose_lowering(config: ConfigDict, stored: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Returns the config with `model.lowering` given, by a default if it was None.
+
+    The default is "fast" for a new run, and what it began with for one that goes on: "plain" if it
+    is older than this key. `stored` is the `config.json` of such a run.
+    """
+    if config.model.lowering is not None:
+        return config
+    config = config.copy_and_resolve_references()
+    before = stored and (stored.get("model", {}).get("lowering") or "plain")
+    config.model.lowering = before or "fast"
+    return config
 
 
 def build_model(config: ConfigDict, num_classes: int, **fields: Any) -> nn.Module:

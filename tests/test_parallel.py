@@ -206,11 +206,10 @@ def test_loss_gradients_and_statistics_are_those_of_one_device(mapping):
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_one_reduction_carries_gradients_statistics_and_metrics(mapping):
-    replicas = Replicas(mapping, devices=jax.devices()[:4])
-    mapped = replicas.map(step)
-    arguments = replicas.place(initial()), replicas.shard(BATCH)
-    lowered = mapped.lower(*arguments)  # pyrefly: ignore
-    hlo = lowered.compile({"xla_backend_optimization_level": 0}).as_text()
+    options = {"xla_backend_optimization_level": "0"}
+    replicas = Replicas(mapping, devices=jax.devices()[:4], compiler_options=options)
+    compiled = replicas.map(step).compile(replicas.place(initial()), replicas.shard(BATCH))
+    hlo = compiled.as_text()
     collectives = r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)"
     assert re.findall(rf" {collectives}(?:-start)?\(", hlo) == ["all-reduce"]
 
@@ -335,3 +334,34 @@ def test_an_error_that_a_library_raises_from_that_of_a_collective_tells_of_a_los
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     assert parallel.lost_process(error) == lost
     assert not parallel.lost_process(TimeoutError())
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_a_mapped_program_is_compiled_with_the_options_that_this_version_has(mapping):
+    """With oneDNN, for an example, which takes convolutions in bfloat16 if the processor has it."""
+    options = {"xla_cpu_experimental_onednn_custom_call": True, "xla_of_another_version": True}
+    replicas = Replicas(mapping, compiler_options=options)
+
+    def step(kernel, images):
+        layout = ("NHWC", "HWIO", "NHWC")
+        half = lax.conv_general_dilated(
+            images.astype(jnp.bfloat16),
+            kernel.astype(jnp.bfloat16),
+            (1, 1),
+            "SAME",
+            dimension_numbers=layout,
+        )
+        product = jnp.tanh(images.reshape(-1, 64) @ kernel[0, 0])
+        return lax.pmean(half.astype(jnp.float32).sum() + product.sum(), AXIS)
+
+    mapped, plain = replicas.map(step), Replicas(mapping).map(step)
+    kernel = replicas.place(jnp.ones((3, 3, 64, 64)))
+    for count in (1, 2):  # another shape of the batch is another program
+        batch = replicas.shard(np.ones((count * replicas.count, 64, 64, 64), np.float32))
+        np.testing.assert_allclose(mapped(kernel, batch), plain(kernel, batch), rtol=1e-2)
+    assert "__onednn" not in plain.compile(kernel, batch).as_text()
+    if jax.__version_info__ >= (0, 12):
+        program = mapped.compile(kernel, batch).as_text()
+        assert "__onednn$matmul" in program
+        if {"avx512_bf16", "amx_bf16"} & set(pathlib.Path("/proc/cpuinfo").read_text().split()):
+            assert "__onednn$convolution" in program

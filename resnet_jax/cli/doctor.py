@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from resnet_jax.cli.frame import Flags
+from resnet_jax.config import choose_lowering
 from resnet_jax.doctor import describe, measure, report
 from resnet_jax.errors import InputError
 from resnet_jax.parallel import is_primary
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"--seconds is {seconds.value}; it must be a number")
     say = _say if is_primary() else lambda line: None
     say("loading")
-    run = Run.from_config(config.value)
+    run = Run.from_config(choose_lowering(config.value))
     findings = measure(run, seconds=seconds.value, say=say)
     say("")
     if is_primary():

@@ -256,9 +256,9 @@ class _Training:
         # The values of the statistics do not matter, and measuring them may take minutes.
         ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), run.statistics_template())
         self._state = run.replicas.place(run.init_state())
-        step = cast(jax.stages.Wrapped, run.train_step(cast(Statistics, ones)))
+        step = cast(parallel.MappedFunction, run.train_step(cast(Statistics, ones)))
         start = time.perf_counter()
-        self._step = step.lower(self._state, batch).compile()
+        self._step = step.compile(self._state, batch)
         self.compile_seconds = time.perf_counter() - start
         memory = self._step.memory_analysis()
         self.bytes_per_device = memory and (

@@ -122,7 +122,7 @@ def network_of_weights(
     dtype = configs.DTYPES[config.dtype]
     pretrained = interop.load_pretrained(source, preprocessing=preprocessing, dtype=dtype)
     size, resize, interpolation, *_ = pretrained.preprocessing
-    config = config.copy_and_resolve_references()
+    config = configs.choose_lowering(config.copy_and_resolve_references())
     config.data.image_size = size
     config.data.eval_resize = resize
     config.data.interpolation = interpolation
@@ -132,7 +132,7 @@ def network_of_weights(
     return Network(
         name=pretrained.source,
         step=None,
-        model=pretrained.network,
+        model=pretrained.network.clone(lowering=config.model.lowering),
         variables=pretrained.variables,
         statistics=pretrained.statistics(),
         preparation=Preparation(size, resize, interpolation),

@@ -35,6 +35,7 @@ from resnet_jax.evaluation.network import (
 from resnet_jax.evaluation.precise import precise_batch_stats
 from resnet_jax.evaluation.protocol import Protocol
 from resnet_jax.files import write_atomically
+from resnet_jax.models import compiler_options
 from resnet_jax.parallel import Replicas
 
 
@@ -184,7 +185,8 @@ def _evaluate(
     config = networks[0].config
     protocol = options.get("protocol") or Protocol()
     split = options.get("split") or config.data.eval_split
-    replicas = Replicas(config.parallel)
+    fast = compiler_options(config.model.lowering)
+    replicas = Replicas(config.parallel, compiler_options=fast)
     predictions_path, per_class_path = options.get("predictions"), options.get("per_class")
     precise_bn, data = options.get("precise_bn"), config.data
     with parallel.agree_on_input():

@@ -43,8 +43,8 @@ def lower_to(lowering: Lowering) -> Iterator[None]:
         _platform.reset(token)
 
 
-def compiler_options(lowering: Lowering) -> dict[str, bool]:
-    """Returns the options of XLA that programs in this form are compiled with, by name."""
+def compiler_options(lowering: Lowering | None) -> dict[str, bool]:
+    """Returns the options of XLA that programs in this form are compiled with; None is plain."""
     if lowering == "fast" and jax.default_backend() == "cpu" and _HAS_ONEDNN:
         return {"xla_cpu_experimental_onednn_custom_call": True}
     return {}

@@ -19,11 +19,12 @@ from resnet_jax.parallel.processes import (
     process_index,
     share,
 )
-from resnet_jax.parallel.replicas import AXIS, MapName, Replicas
+from resnet_jax.parallel.replicas import AXIS, MapName, MappedFunction, Replicas
 
 __all__ = [
     "AXIS",
     "MapName",
+    "MappedFunction",
     "Replicas",
     "agree",
     "agree_on_input",

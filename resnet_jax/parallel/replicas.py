@@ -1,6 +1,7 @@
 """Functions of one replica, mapped over all devices by `jax.pmap` or `jax.shard_map`."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar, get_args
 
 import jax
@@ -15,7 +16,45 @@ AXIS = "replicas"
 """Name of the mapped axis, for the collectives of the functions that `Replicas.map` maps."""
 
 MapName = Literal["pmap", "shard_map"]
+CompilerOptions = Mapping[str, bool | str]
 Tree = TypeVar("Tree", bound=PyTree)
+
+
+class MappedFunction:
+    """A function of one replica, mapped over all: `(placed tree, sharded batch) -> outputs`.
+
+    With options of the compiler it is compiled ahead, as `jax.pmap` takes none, once for each shape
+    of the batch; the tree has to keep its shapes.
+    """
+
+    def __init__(self, mapped: jax.stages.Wrapped, options: CompilerOptions) -> None:
+        self._mapped = mapped
+        self._options = {name: v for name, v in options.items() if _has_option(name, v)}
+        self._compiled: dict[tuple[object, ...], jax.stages.Compiled] = {}
+
+    def __call__(self, tree: PyTree, batch: PyTree) -> PyTree:
+        """Runs it."""
+        leaves = jax.tree.leaves(batch)
+        if not self._options or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return self._mapped(tree, batch)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if shapes not in self._compiled:
+            self._compiled[shapes] = self.compile(tree, batch)
+        return self._compiled[shapes](tree, batch)
+
+    def compile(self, tree: PyTree, batch: PyTree) -> jax.stages.Compiled:
+        """Returns the program for arguments of these shapes."""
+        return self._mapped.lower(tree, batch).compile(compiler_options=self._options)
+
+
+@functools.cache
+def _has_option(name: str, value: bool | str) -> bool:
+    """Returns whether this version of XLA has an option of the compiler."""
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class Replicas:
@@ -26,7 +65,11 @@ class Replicas:
     """
 
     def __init__(
-        self, mapping: MapName = "pmap", *, devices: Sequence[jax.Device] | None = None
+        self,
+        mapping: MapName = "pmap",
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        compiler_options: CompilerOptions | None = None,
     ) -> None:
         """Takes the devices as replicas.
 
@@ -34,6 +77,8 @@ class Replicas:
           mapping: How a function of one replica is mapped over all: `jax.pmap` or `jax.shard_map`;
             the numbers are the same.
           devices: The devices; all of them by default.
+          compiler_options: Options of XLA for the programs of `map`; those that this version does
+            not have are left out.
 
         Raises:
           InputError: There is no such mapping.
@@ -41,6 +86,7 @@ class Replicas:
         if mapping not in get_args(MapName):
             raise unknown("mapping of replicas (config.parallel)", mapping, get_args(MapName))
         self._mapping = mapping
+        self._options = compiler_options or {}
         # A pod may number its devices in another order; rows go to processes as whole slices.
         self._devices = sorted(
             jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id)
@@ -84,7 +130,7 @@ class Replicas:
 
     def here(self) -> "Replicas":
         """Returns the replicas of this process alone, for work without the other processes."""
-        return Replicas(self._mapping, devices=self._local)
+        return Replicas(self._mapping, devices=self._local, compiler_options=self._options)
 
     def place(self, tree: Tree) -> Tree:
         """Returns a copy of `tree` on every replica, of which nothing is shared with the original.
@@ -145,7 +191,7 @@ class Replicas:
 
         return jax.tree.map(sharded, shapes)
 
-    def map(self, function: Callable, *, donate: bool = False) -> Callable:
+    def map(self, function: Callable, *, donate: bool = False) -> MappedFunction:
         """Maps a function of one replica over all of them, and compiles it.
 
         Args:
@@ -159,7 +205,7 @@ class Replicas:
         """
         donated = (0,) if donate else ()
         if self._mapping == "pmap":
-            return jax.pmap(
+            mapped = jax.pmap(
                 function,
                 axis_name=AXIS,
                 in_axes=(None, 0),
@@ -167,9 +213,10 @@ class Replicas:
                 devices=self._devices,
                 donate_argnums=donated,
             )
+            return MappedFunction(mapped, self._options)
         # With check_vma=True the gradient of a replicated tree is summed over the replicas by
         # itself, and averaging it once more, as under pmap, would make it `count` times too large.
-        return jax.jit(
+        mapped = jax.jit(
             jax.shard_map(
                 function,
                 mesh=self._mesh,
@@ -179,3 +226,4 @@ class Replicas:
             ),
             donate_argnums=donated,
         )
+        return MappedFunction(mapped, self._options)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
-from resnet_jax.checkpoints import Checkpoints, Layout, Workdir
+from resnet_jax.checkpoints import Checkpoints, Layout, Workdir, read_config
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
 from resnet_jax.training.interruption import Interrupted, Interruption
@@ -74,9 +74,11 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
     ledger = layout.bad_records(parallel.process_index())
     with contextlib.ExitStack() as stack:
         with parallel.agree_on_input():
+            stored = read_config(workdir) if layout.config_path.exists() else None
+            config = configs.choose_lowering(config, stored)
             run = Run.from_config(config, ledger=ledger)
             # The source of a fine-tuning is read before anything is written.
-            beginning = None if layout.config_path.exists() else run.begin()
+            beginning = run.begin() if stored is None else None
         with parallel.agree_on_input():  # nothing is written if another process refuses its input
             if primary:
                 taken = Workdir(

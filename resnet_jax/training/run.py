@@ -39,6 +39,7 @@ from resnet_jax.evaluation import (
     restore,
     same_classes,
 )
+from resnet_jax.models import compiler_options
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Schedule, make_schedule
@@ -69,7 +70,8 @@ class Run:
           InputError: A part of the config does not exist, or contradicts another or the data.
         """
         configs.check(config)
-        replicas = Replicas(config.parallel)
+        options = compiler_options(config.model.lowering)
+        replicas = Replicas(config.parallel, compiler_options=options)
         replicas.rows(config.batch_size)  # refuses a batch that does not divide
         bad_records = BadRecords(config.data.train_split, config.data.max_bad_share, ledger=ledger)
         train_images = configs.load_images(config, config.data.train_split, bad_records)

@@ -69,13 +69,9 @@ class SlowSteps(Run):
     def train_step(self, statistics):
         step = super().train_step(statistics)
 
-        class Lowered:
-            def lower(self, *arguments):
-                self._lowered = step.lower(*arguments)
-                return self
-
-            def compile(self):
-                self._compiled = self._lowered.compile()
+        class SlowStep:
+            def compile(self, *arguments):
+                self._compiled = step.compile(*arguments)
                 return self
 
             def memory_analysis(self):
@@ -85,7 +81,7 @@ class SlowSteps(Run):
                 time.sleep(8 * SLOW)
                 return self._compiled(state, batch)
 
-        return Lowered()
+        return SlowStep()
 
 
 def decoded(source, threads=2):
