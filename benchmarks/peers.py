@@ -137,7 +137,7 @@ def build_ours(arguments: argparse.Namespace, peer: str) -> Bench:
     from resnet_jax import config as configs
     from resnet_jax import create_model
     from resnet_jax.data import Statistics, preprocess
-    from resnet_jax.models import model_options
+    from resnet_jax.models import compiler_options
     from resnet_jax.parallel import AXIS, Replicas
     from resnet_jax.training.optimizer import make_optimizer
     from resnet_jax.training.schedules import make_schedule
@@ -145,16 +145,15 @@ def build_ours(arguments: argparse.Namespace, peer: str) -> Bench:
     from resnet_jax.training.step import make_train_step
 
     config = configs.base_config()
-    fields: dict[str, Any] = {}
-    if "lowering" in model_options(arguments.model):
-        fields["lowering"] = "plain" if peer == "ours_plain" else "fast"
+    fields: dict[str, Any] = {"lowering": "plain" if peer == "ours_plain" else "fast"}
     for item in arguments.set:
         key, value = item.split("=", 1)
         try:
             fields[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             fields[key] = value
-    replicas = Replicas(fields.pop("parallel", "pmap"))
+    options = compiler_options(fields["lowering"])
+    replicas = Replicas(fields.pop("parallel", "pmap"), compiler_options=options)
     model = create_model(
         arguments.model, dtype=configs.DTYPES[arguments.dtype], bn_axis_name=AXIS, **fields
     )
