@@ -14,9 +14,11 @@ lost when the machine is taken away:
     b  ResNet-50, bfloat16, batch 256: training and inference, ours beside torch and flax's example
     e  the runs of figure 6 on CIFAR-10 by `train.py`, two at a time; each run's state is in OUT as
        a tar file, from which `--states OUT` goes on
-    c  the kernels that take most of the time of a training step
     d  20 steps twice, equal by bit or not, with and without deterministic kernels, and the cost
-    f  the bare step of the CIFAR-10 networks, other batches, float32, shard_map
+    c  the kernels that take most of the time of a training step
+    a  the fast form of networks against the plain one, as `forms.py`
+    f  the plain form, the bare step of the CIFAR-10 networks, other batches, float32, shard_map,
+       flags of XLA
 
 `--seconds` is for all parts together: part e stops its run in time, saves it and keeps it; of the
 others the measurement that does not end in time is given up. `--small` rehearses it on a CPU.
@@ -36,11 +38,18 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import forms
 import step
 import turns
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUNS = ("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110")
+FLAGS = (
+    "--xla_gpu_enable_latency_hiding_scheduler=true",
+    "--xla_gpu_experimental_enable_conv_fusion=true",
+    "--xla_gpu_autotune_level=5",
+    "--xla_gpu_enable_command_buffer=",
+)
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
@@ -65,9 +74,13 @@ def main() -> None:
     for part in arguments.parts.split(","):
         results = {"part": part, "machine": turns.machine(), "results": []}
         path = arguments.out / f"{part}.json"
-        jobs = (
-            figure6(arguments, deadline) if part == "e" else measurements(part, arguments, deadline)
-        )
+        match part:
+            case "a":
+                jobs = differences(arguments, deadline)
+            case "e":
+                jobs = figure6(arguments, deadline)
+            case _:
+                jobs = measurements(part, arguments, deadline)
         for result in jobs:
             results["results"].append(result)
             path.write_text(json.dumps(results, indent=1))
@@ -90,6 +103,15 @@ def measurements(part: str, arguments: argparse.Namespace, deadline: float) -> I
         yield result
 
 
+def differences(arguments: argparse.Namespace, deadline: float) -> Iterator[turns.Result]:
+    """Yields how far the forms of each network differ."""
+    for name in forms.NETWORKS[: 1 if arguments.small else None]:
+        command = [sys.executable, forms.__file__, "--networks", name, "--batch", "4"]
+        result = turns.measure(command, timeout=max(deadline - time.monotonic(), 1))
+        print(f"a: {name}: {result}", flush=True)
+        yield {"network": name, **result}
+
+
 def jobs_of(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str, list[str]]]:
     """Yields flags for XLA, the peer and the options of each measurement."""
     batch, size, seconds = ("4", "64", "1") if arguments.small else ("256", "224", "6")
@@ -110,6 +132,8 @@ def jobs_of(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str
             for flags in ("", "", DETERMINISTIC, DETERMINISTIC):
                 yield job("ours", "--steps", "20", flags=flags)
         case "f":
+            for task in ("train", "infer"):
+                yield job("ours_plain", "--task", task)
             for depth in (20, 56, 110):
                 options = ("--model", f"cifar_resnet{depth}", "--batch", "128", "--size", "32")
                 yield job("ours", *options, "--dtype", "float32", "--set", "bn_group_size=64")
@@ -118,8 +142,10 @@ def jobs_of(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str
                 yield job("ours", "--task", "infer", "--batch", other)
             yield job("ours", "--dtype", "float32")
             yield job("ours", "--set", "parallel=shard_map")
+            for flags in FLAGS:
+                yield job("ours", flags=flags)
         case _:
-            raise SystemExit(f"there is no part {part!r}; the parts are b, c, d, e and f")
+            raise SystemExit(f"there is no part {part!r}; the parts are b, e, d, c, a and f")
 
 
 def kernels(folder: pathlib.Path, most: int = 40) -> list[dict[str, Any]]:
