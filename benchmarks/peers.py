@@ -137,7 +137,7 @@ def build_ours(arguments: argparse.Namespace, peer: str) -> Bench:
     from resnet_jax import config as configs
     from resnet_jax import create_model
     from resnet_jax.data import Statistics, preprocess
-    from resnet_jax.models import compiler_options
+    from resnet_jax.models import apply_folded, compiler_options
     from resnet_jax.parallel import AXIS, Replicas
     from resnet_jax.training.optimizer import make_optimizer
     from resnet_jax.training.schedules import make_schedule
@@ -183,7 +183,11 @@ def build_ours(arguments: argparse.Namespace, peer: str) -> Bench:
 
     def infer(variables: Any, batch: Any) -> jax.Array:
         images = preprocess(batch, statistics, padding=0)
-        logits = model.apply(variables, images, train=False)
+        logits = (
+            apply_folded(model, variables, images)
+            if fields["lowering"] == "fast"
+            else model.apply(variables, images, train=False)
+        )
         return jax.lax.all_gather(jnp.argmax(cast(jax.Array, logits), -1), AXIS, tiled=True)
 
     mapped, variables = replicas.map(infer), replicas.place(state.variables)

@@ -6,7 +6,7 @@ from resnet_jax.models.bn_inception import BNInception
 from resnet_jax.models.googlenet import GoogLeNet
 from resnet_jax.models.lenet import LeNet5
 from resnet_jax.models.lowering import compiler_options
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.normalization import BatchNorm, apply_folded
 from resnet_jax.models.prelu_net import PReLUNet
 from resnet_jax.models.registry import (
     create_model,
@@ -33,6 +33,7 @@ __all__ = [
     "ResidualBlock",
     "Shortcut",
     "ZFNet",
+    "apply_folded",
     "compiler_options",
     "create_model",
     "features",

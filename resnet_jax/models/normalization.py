@@ -1,18 +1,24 @@
 """Batch normalisation whose statistics belong to groups of a chosen number of images."""
 
+import contextvars
 import functools
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 from flax.typing import Dtype, Initializer
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.errors import InputError
 
 GroupSize = int | Literal["global"] | None
+
+_Leaves = dict[tuple[str, ...], Array]
+_is_folded = contextvars.ContextVar("is_folded", default=False)
 
 
 class BatchNorm(nn.Module):
@@ -61,6 +67,8 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
+        if not train and _is_folded.get():  # the rest is part of the convolution before
+            return (x.astype(jnp.float32) + bias[None, None, None]).astype(self.dtype)
         if not train:
             return self._normalize(
                 x[None], running_mean.value[None], running_var.value[None], scale, bias
@@ -133,3 +141,52 @@ def batch_norm_of(network: nn.Module) -> Callable[..., BatchNorm]:
     fields = ("bn_momentum", "bn_epsilon", "bn_group_size", "bn_axis_name", "dtype")
     options = {field.removeprefix("bn_"): getattr(network, field) for field in fields}
     return functools.partial(BatchNorm, **options)
+
+
+def apply_folded(
+    model: nn.Module,
+    variables: Mapping[str, PyTree],
+    images: Float[Array, "n h w c"],
+    *,
+    method: Callable[..., Array] | str | None = None,
+) -> Array:
+    """Returns `model.apply(variables, images, train=False)`, up to rounding, faster.
+
+    Each batch normalisation is folded into the convolution before it: the kernel is scaled, and
+    only a bias is left to add, which takes no pass over memory of its own on a GPU.
+
+    Args:
+      model: A network of the registry; each of its normalisations `bn...` follows `conv...`.
+      variables: Its variables.
+      images: The images, normalised.
+      method: Another method of the network, as of `nn.Module.apply`.
+    """
+    if not variables.get("batch_stats"):
+        return _apply(model, variables, images, method)
+    params = cast(_Leaves, traverse_util.flatten_dict(variables["params"]))
+    statistics = cast(_Leaves, traverse_util.flatten_dict(variables["batch_stats"]))
+    for *parents, name in {path[:-1] for path in statistics}:
+        norm, conv = (*parents, name), (*parents, name.replace("bn", "conv", 1))
+        variance = statistics[*norm, "var"] + model.bn_epsilon  # pyrefly: ignore
+        factor = lax.rsqrt(variance) * params[*norm, "scale"]
+        params[*norm, "bias"] -= statistics[*norm, "mean"] * factor
+        params[*conv, "kernel"] *= factor[None, None, None]
+        if (*conv, "bias") in params:
+            params[*conv, "bias"] *= factor
+    token = _is_folded.set(True)
+    try:
+        folded = {**variables, "params": traverse_util.unflatten_dict(params)}
+        return _apply(model, folded, images, method)
+    finally:
+        _is_folded.reset(token)
+
+
+def _apply(
+    model: nn.Module,
+    variables: Mapping[str, PyTree],
+    images: Float[Array, "n h w c"],
+    method: Callable[..., Array] | str | None,
+) -> Array:
+    logits = model.apply(variables, images, train=False, method=method)
+    assert isinstance(logits, jax.Array)
+    return logits
