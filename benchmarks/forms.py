@@ -17,6 +17,7 @@ import turns
 
 from resnet_jax import create_model
 from resnet_jax.models import image_shape
+from resnet_jax.models.lowering import Lowering
 
 NETWORKS = ("cifar_resnet20", "resnet18", "resnet50_v1_5", "vgg11_bn", "googlenet_bn", "alexnet")
 
@@ -44,7 +45,7 @@ def differences(name: str, batch: int) -> dict[str, float]:
     init = jax.jit(functools.partial(create_model(name).init, train=False))
     variables = init(jax.random.key(0), images[:1])
 
-    def outputs(form: str) -> tuple[Any, Any]:
+    def outputs(form: Lowering) -> tuple[Any, Any]:
         model = create_model(name, lowering=form)
 
         def loss(params: Any) -> tuple[jax.Array, jax.Array]:

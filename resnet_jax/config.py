@@ -57,11 +57,13 @@ def base_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "resnet50"
     # The fields of all networks, see `resnet_jax.models`; None leaves a network's own default.
-    # num_classes is by default that of the data; bn_group_size is a number of images or "global";
-    # lowering is "fast" in a new run.
+    # num_classes is by default that of the data; bn_group_size is a number of images or "global".
     for option, kind in option_types().items():
         if option != "bn_axis_name":  # the training step sets it
             config.model[option] = placeholder(kind)
+
+    # How layers are compiled: "plain", or "fast" on this platform; None: "fast" in a new run.
+    config.model.lowering = placeholder(str)
 
     config.init = ConfigDict()  # fine-tuning
     config.init.source = placeholder(str)  # a workdir, a file of weights, or an id of a hub
@@ -201,14 +203,13 @@ def may_change(config: ConfigDict) -> frozenset[str]:
 def choose_lowering(config: ConfigDict, stored: Mapping[str, Any] | None = None) -> ConfigDict:
     """Returns the config with `model.lowering` given, by a default if it was None.
 
-    The default is "fast" for a new run, and what it began with for one that goes on: "plain" if it
-    is older than this key. `stored` is the `config.json` of such a run.
+    The default is "fast" for a new run. One that goes on, whose `config.json` is `stored`, keeps
+    the form that it has begun with, which is plain if it is older than this key.
     """
     if config.model.lowering is not None:
         return config
     config = config.copy_and_resolve_references()
-    before = stored and (stored.get("model", {}).get("lowering") or "plain")
-    config.model.lowering = before or "fast"
+    config.model.lowering = "fast" if stored is None else complete(stored).model.lowering
     return config
 
 

@@ -69,10 +69,10 @@ class Workdir(Layout):
         self._lock = _lock(self.path) if is_local(self.path) else None
         try:
             there = _read(self.config_path)
+            filled = {**_flatten(json.loads(json.dumps(defaults or {}))), **_flatten(there or {})}
             if there is not None:
-                known = json.loads(json.dumps(defaults or {}))
-                self._compare({**_flatten(known), **_flatten(there)}, _flatten(here), may_change)
-            if there != here:
+                self._compare(filled, _flatten(here), may_change)
+            if there is None or filled != _flatten(here):
                 text = json.dumps(here, indent=2, sort_keys=True, ensure_ascii=False)
                 write_atomically(self.config_path, (text + "\n").encode())
         except BaseException:

@@ -20,6 +20,7 @@ from resnet_jax.models import (
     resnet,
     vgg,
 )
+from resnet_jax.models.lowering import Lowering
 from resnet_jax.models.variant import Variant
 
 _VARIANTS: Mapping[str, Variant] = {
@@ -58,18 +59,20 @@ def image_shape(name: str) -> tuple[int, int, int]:
     return _variant(name).image_shape
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def create_model(name: str, *, lowering: Lowering = "plain", **options: Any) -> nn.Module:
     """Returns the network of this name.
 
     Args:
       name: One of `list_models()`.
+      lowering: "plain", or "fast": convolutions and max-pools in the form that is fast on this
+        platform, with the same numbers up to rounding (`resnet_jax.models.lowering`).
       **options: Fields of the module, such as `num_classes=10`, `shortcut="A"`,
         `dtype=jnp.bfloat16`; the class describes them.
 
     Raises:
       InputError: The name or an option is unknown, or an option has a wrong value.
     """
-    return _variant(name).build(name, **options)
+    return _variant(name).build(name, lowering=lowering, **options)
 
 
 def variable_shapes(

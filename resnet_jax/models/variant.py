@@ -9,6 +9,7 @@ from typing import Any, Literal
 from flax import linen as nn
 
 from resnet_jax.errors import InputError, unknown
+from resnet_jax.models.lowering import Lowering
 
 NO_BATCH_NORM: Mapping[str, Any] = {
     "bn_momentum": 0.9,
@@ -41,18 +42,27 @@ class Variant:
 
         It is `object` for one of several types, and `None` where no config can hold the value.
         """
-        fields = dataclasses.fields(self.module)  # pyrefly: ignore
-        reserved = {"parent", "name", *self.fixed}
-        return {f.name: _plain(f.type) for f in fields if f.init and f.name not in reserved}
+        reserved = {"parent", "name", "lowering", *self.fixed}
+        return {f.name: _plain(f.type) for f in self._fields if f.name not in reserved}
 
-    def build(self, name: str, **options: Any) -> nn.Module:
-        """Returns the module; refuses, for this name, options that it has not or that are fixed."""
+    @property
+    def _fields(self) -> Sequence[dataclasses.Field]:
+        fields = dataclasses.fields(self.module)  # pyrefly: ignore
+        return [field for field in fields if field.init]
+
+    def build(self, name: str, *, lowering: Lowering = "plain", **options: Any) -> nn.Module:
+        """Returns the module; refuses, for this name, options that it has not or that are fixed.
+
+        A module without the field `lowering` has the plain form only.
+        """
+        known = {field.name for field in self._fields}
+        form = {"lowering": lowering} if "lowering" in known else {}
         for option, value in options.items():
             if option in self.fixed and value != self.fixed[option]:
                 raise InputError(f"{name} has no option {option!r}; a network of another name has")
             if option not in self.options and option not in self.fixed:
                 raise unknown(f"option of {name}", option, self.options)
-        return self.module(**{**self.defaults, **options, **self.fixed})
+        return self.module(**{**self.defaults, **options, **self.fixed, **form})
 
 
 def _plain(annotation: Any) -> type | None:
