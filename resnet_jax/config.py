@@ -62,7 +62,8 @@ def base_config() -> ConfigDict:
         if option != "bn_axis_name":  # the training step sets it
             config.model[option] = placeholder(kind)
 
-    # How layers are compiled: "plain", or "fast" on this platform; None: "fast" in a new run.
+    # How layers are compiled: "plain", or "fast" on this platform; None: `training.train` takes
+    # "fast" for a new run.
     config.model.lowering = placeholder(str)
 
     config.init = ConfigDict()  # fine-tuning
@@ -209,7 +210,7 @@ def choose_lowering(config: ConfigDict, stored: Mapping[str, Any] | None = None)
     if config.model.lowering is not None:
         return config
     config = config.copy_and_resolve_references()
-    config.model.lowering = "fast" if stored is None else complete(stored).model.lowering
+    config.model.lowering = "fast" if stored is None else stored.get("model", {}).get("lowering")
     return config
 
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.extend import core
 
 from resnet_jax.errors import InputError
-from resnet_jax.models import variable_shapes
+from resnet_jax.models import plain_form, variable_shapes
 
 Kind = Literal["conv", "dense", "max_pool", "avg_pool", "matmul", "scale"]
 Pair = tuple[int, int]
@@ -131,7 +131,8 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> Summary:
         )
     variables = variable_shapes(model, image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, images).jaxpr
+    forward = functools.partial(plain_form(model).apply, train=False)
+    jaxpr = jax.make_jaxpr(forward)(variables, images).jaxpr
     sizes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables)

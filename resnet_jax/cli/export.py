@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     else:
         network = restore(given.source, which)
     program = export_stablehlo(
-        network.model.clone(lowering="plain"),  # for any platform
+        network.model,
         network.variables,
         network.image_shape,
         statistics=None if given.normalised else network.statistics,

@@ -17,7 +17,7 @@ from resnet_jax.evaluation.batches import Bucket, ViewReader
 from resnet_jax.evaluation.metrics import Predictions, concatenate, measure, summarize
 from resnet_jax.evaluation.network import Network, Variables
 from resnet_jax.evaluation.protocol import Protocol
-from resnet_jax.models import apply_folded
+from resnet_jax.models import BottleneckBlock, ResidualBlock, apply_folded
 from resnet_jax.parallel import AXIS, Replicas
 
 Step = Callable[[Variables, PyTree], PyTree]
@@ -160,7 +160,9 @@ def _step(model: nn.Module, statistics: Statistics, protocol: Protocol, summariz
         images = preprocess(batch, statistics._replace(mean=mean), padding=0)
         if protocol.mirrored:
             images = jnp.concatenate([images, images[:, :, ::-1]])
-        if getattr(model, "lowering", "plain") == "fast":
+        # In a block of another class, normalisations need not follow the convolutions.
+        own = getattr(model, "block", None) in (None, ResidualBlock, BottleneckBlock)
+        if own and getattr(model, "lowering", "plain") == "fast":
             logits = apply_folded(model, variables, images, method=protocol.method)
         else:
             logits = model.apply(variables, images, train=False, method=protocol.method)

@@ -122,7 +122,7 @@ def network_of_weights(
     dtype = configs.DTYPES[config.dtype]
     pretrained = interop.load_pretrained(source, preprocessing=preprocessing, dtype=dtype)
     size, resize, interpolation, *_ = pretrained.preprocessing
-    config = configs.choose_lowering(config.copy_and_resolve_references())
+    config = configs.choose_lowering(config).copy_and_resolve_references()
     config.data.image_size = size
     config.data.eval_resize = resize
     config.data.interpolation = interpolation

@@ -185,8 +185,9 @@ def _evaluate(
     config = networks[0].config
     protocol = options.get("protocol") or Protocol()
     split = options.get("split") or config.data.eval_split
-    fast = compiler_options(config.model.lowering)
-    replicas = Replicas(config.parallel, compiler_options=fast)
+    forms = {network.config.model.lowering for network in networks}
+    compiled = compiler_options("fast" if forms == {"fast"} else "plain")
+    replicas = Replicas(config.parallel, compiler_options=compiled)
     predictions_path, per_class_path = options.get("predictions"), options.get("per_class")
     precise_bn, data = options.get("precise_bn"), config.data
     with parallel.agree_on_input():

@@ -34,7 +34,7 @@ _KERAS_LAYERS = {
 _KERAS_STRIDES = {"[]": "1x1", "[[2, 2], [1, 1]]": "1x1", "[[1, 1], [2, 2]]": "3x3"}
 
 _NOT_SAVED = {
-    *("parent", "name", "dtype", "remat"),
+    *("parent", "name", "dtype", "remat", "lowering"),
     *("zero_init_residual", "bn_group_size", "bn_axis_name"),
 }
 """Fields that decide how a network is run or trained, and not what its arrays mean."""

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from resnet_jax.data import Statistics, preprocess
 from resnet_jax.errors import InputError, exit_moved, unknown
 from resnet_jax.interop.formats import refusing
+from resnet_jax.models import plain_form
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -60,7 +61,7 @@ def export_stablehlo(
     def logits_of(images: Shaped[Array, "n h w c"]) -> Float[Array, "n classes"]:
         if statistics is not None:
             images = preprocess({"image": images}, statistics, padding=0)
-        logits = model.apply(variables, images, train=False)
+        logits = plain_form(model).apply(variables, images, train=False)
         assert isinstance(logits, jax.Array)
         return logits
 

@@ -5,7 +5,7 @@ from resnet_jax.models.blocks import BottleneckBlock, ResidualBlock, Shortcut
 from resnet_jax.models.bn_inception import BNInception
 from resnet_jax.models.googlenet import GoogLeNet
 from resnet_jax.models.lenet import LeNet5
-from resnet_jax.models.lowering import compiler_options
+from resnet_jax.models.lowering import compiler_options, plain_form
 from resnet_jax.models.normalization import BatchNorm, apply_folded
 from resnet_jax.models.prelu_net import PReLUNet
 from resnet_jax.models.registry import (
@@ -41,5 +41,6 @@ __all__ = [
     "list_models",
     "model_options",
     "option_types",
+    "plain_form",
     "variable_shapes",
 ]

@@ -216,9 +216,7 @@ class LeNet5(nn.Module):
 
     def _convolve(self, x: Float[Array, "n h w c"], filters: int, name: str) -> Array:
         init = initializer(self.activation, 25 * x.shape[-1])
-        return Conv(
-            filters, (5, 5), padding="VALID", dtype=self.dtype, kernel_init=init, name=name
-        )(x)
+        return Conv(filters, (5, 5), padding=0, dtype=self.dtype, kernel_init=init, name=name)(x)
 
     def _subsample(self, x: Float[Array, "n h w c"], name: str) -> Array:
         if self.subsampling == "average":

@@ -28,8 +28,8 @@ Padding = tuple[tuple[int, int], tuple[int, int]]  # before and after, the same
 
 _IMAGES = ("NHWC", "HWIO", "NHWC")
 _HAS_ONEDNN = jax.__version_info__ >= (0, 12)
-# Types of the convolutions that oneDNN computes, but for those with a reversed kernel or dilation.
-_UNREVERSED = {jnp.dtype(jnp.bfloat16)} if _HAS_ONEDNN else set()
+# oneDNN takes convolutions of these types, unless a kernel is reversed or an input dilated.
+_ONEDNN_TYPES = {jnp.dtype(jnp.bfloat16)} if _HAS_ONEDNN else set()
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
@@ -63,6 +63,11 @@ def lowered(
     return call
 
 
+def plain_form(network: nn.Module) -> nn.Module:
+    """Returns the network with its layers in the plain form."""
+    return network.clone(lowering="plain") if hasattr(network, "lowering") else network
+
+
 def conv_general_dilated(
     lhs: Float[Array, "n h w c"],
     rhs: Float[Array, "k l c d"],
@@ -75,12 +80,13 @@ def conv_general_dilated(
     feature_group_count: int,
     precision: lax.PrecisionLike,
 ) -> Float[Array, "n h2 w2 d"]:
-    """Returns `lax.conv_general_dilated` of the arguments that `nn.Conv` gives, in the form asked.
+    """Returns `lax.conv_general_dilated` of `nn.Conv`'s arguments, in the form that is asked for.
 
-    Convolutions in groups have the plain form only.
+    The plain form is the only one of convolutions in groups, with dilated inputs, with padding by
+    a word or with a precision of their own.
     """
-    special = _platform.get() in ("cpu", "gpu") and feature_group_count == 1
-    if special and not isinstance(padding, str):
+    special = feature_group_count == 1 and tuple(lhs_dilation) == (1, 1) and precision is None
+    if special and _platform.get() in ("cpu", "gpu") and not isinstance(padding, str):
         (stride, step), (first, second), (d, e) = window_strides, padding, rhs_dilation
         if _platform.get() == "gpu":
             if (stride, step, d, e) == (2, 2, 1, 1) and lhs.shape[3] <= 4:
@@ -102,8 +108,8 @@ def conv_general_dilated(
     )
 
 
-Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
-"""`nn.Conv` in the form asked."""
+Conv = functools.partial(nn.Conv, conv_general_dilated_cls=lambda: conv_general_dilated)
+"""`nn.Conv` in the form that is asked for."""
 
 
 @jax.custom_vjp
@@ -164,11 +170,14 @@ def _convolve_gradients(
     dy: Float[Array, "n h2 w2 d"],
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "k l c d"]]:
     x, kernel = saved
-    if x.dtype in _UNREVERSED:
+    if x.dtype in _ONEDNN_TYPES:
         dx = _input_gradient(dy, kernel, x.shape, strides, padding, dilation)
     else:
         (dx,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding, dilation), x)[1](dy)
-    dkernel = _kernel_gradient(x, dy, kernel.shape, strides, padding, dilation)
+    if 32 <= x.shape[3] < 128:  # where XLA's own is as fast
+        (dkernel,) = jax.vjp(lambda k: _plain(x, k, strides, padding, dilation), kernel)[1](dy)
+    else:
+        dkernel = _kernel_gradient(x, dy, kernel.shape, strides, padding, dilation)
     return dx, dkernel.astype(kernel.dtype)
 
 
@@ -212,38 +221,39 @@ def _kernel_gradient(
 ) -> Float[Array, "k l c d"]:
     """Returns the gradient for a kernel: a matrix product for each of its pixels.
 
-    A product is fast from about 128 channels up. Where there are fewer, neighbouring outputs and
-    all inputs that they read make one row, and the part of the product that does not belong to the
-    kernel is thrown away.
+    A product is fast from about 128 channels up. Where there are few, four neighbouring outputs
+    and all inputs that they read make one row, and the part of the product that does not belong to
+    the kernel is thrown away.
     """
     height, width, filters = dy.shape[1:]
     channels = x.shape[3]
-    together = max(1, min(4, 128 // channels))  # outputs of a row
-    blocks = -(-width // together)
-    reach = strides[1] * (together - 1) + dilation[1] * (shape[1] - 1) + 1  # inputs of a row
+    outputs_per_row = 4 if channels < 32 else 1  # outputs of a row
+    blocks = -(-width // outputs_per_row)
+    reach = strides[1] * (outputs_per_row - 1) + dilation[1] * (shape[1] - 1) + 1  # inputs of a row
     (top, bottom), (left, _) = padding
-    right = strides[1] * together * (blocks - 1) + reach - left - x.shape[2]
+    right = strides[1] * outputs_per_row * (blocks - 1) + reach - left - x.shape[2]
     x = lax.pad(
         x, jnp.zeros((), x.dtype), [(0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)]
     )
-    dy = jnp.pad(dy, ((0, 0), (0, 0), (0, blocks * together - width), (0, 0)))
-    dy = dy.reshape(-1, height, blocks, together * filters)
+    dy = jnp.pad(dy, ((0, 0), (0, 0), (0, blocks * outputs_per_row - width), (0, 0)))
+    dy = dy.reshape(-1, height, blocks, outputs_per_row * filters)
 
     def every(x: Array, start: int, count: int, step: int, axis: int) -> Array:
         return lax.slice_in_dim(x, start, start + step * (count - 1) + 1, step, axis)
 
-    columns = [every(x, j, blocks, strides[1] * together, axis=2) for j in range(reach)]
-    if together == 1:
+    columns = [every(x, j, blocks, strides[1] * outputs_per_row, axis=2) for j in range(reach)]
+    if outputs_per_row == 1:
         columns = columns[:: dilation[1]]
     else:
         columns = [lax.optimization_barrier(jnp.concatenate(columns, axis=-1))]
+    distance = 1 if outputs_per_row == 1 else dilation[1]  # of the kernel's columns in a product
     rows = []
     for i in range(0, dilation[0] * shape[0], dilation[0]):
         products = [_products(every(c, i, height, strides[0], axis=1), dy) for c in columns]
-        product = jnp.concatenate(products).reshape(-1, channels, together, filters)
+        product = jnp.concatenate(products).reshape(-1, channels, outputs_per_row, filters)
         taps = [
-            every(product[:, :, t], strides[1] * t, shape[1], dilation[1] if together > 1 else 1, 0)
-            for t in range(together)
+            every(product[:, :, t], strides[1] * t, shape[1], distance, 0)
+            for t in range(outputs_per_row)
         ]
         rows.append(sum(taps[1:], taps[0]))
     return jnp.stack(rows)
@@ -287,7 +297,10 @@ def max_pool(
     strides: Sides = (1, 1),
     padding: Padding | Literal["SAME", "VALID"] = "VALID",
 ) -> Float[Array, "n h2 w2 c"]:
-    """Returns `nn.max_pool` in the form asked. Of equal values the first gets the gradient."""
+    """Returns `nn.max_pool` in the form that is asked for.
+
+    Of equal values the first gets the gradient.
+    """
     if _platform.get() not in ("cpu", "gpu"):
         return nn.max_pool(x, window, strides, padding)
     if isinstance(padding, str):
@@ -303,7 +316,7 @@ def _max_pool(
     return nn.max_pool(x, window, strides, padding)
 
 
-def _max_and_place(
+def _max_and_index(
     x: Float[Array, "n h w c"], window: Sides, strides: Sides, padding: Padding
 ) -> tuple[Float[Array, "n h2 w2 c"], tuple[UInt8[Array, "n h2 w2 c"], Sides]]:
     """Returns the maxima, and where each stands in its window, counted by rows."""
@@ -313,13 +326,14 @@ def _max_and_place(
     rows = (padded.shape[1] - window[0]) // strides[0] * strides[0] + 1
     columns = (padded.shape[2] - window[1]) // strides[1] * strides[1] + 1
     maximum = padded[:, : rows : strides[0], : columns : strides[1]]
-    place = jnp.zeros(maximum.shape, jnp.uint8)
+    index = jnp.zeros(maximum.shape, jnp.uint8)
     for number in range(1, window[0] * window[1]):
         i, j = divmod(number, window[1])
         other = padded[:, i : i + rows : strides[0], j : j + columns : strides[1]]
-        place = jnp.where(other > maximum, jnp.uint8(number), place)
-        maximum = lax.max(maximum, other)
-    return maximum, (place, (x.shape[1], x.shape[2]))
+        later = (other > maximum) | jnp.isnan(other)
+        index = jnp.where(later, jnp.uint8(number), index)
+        maximum = jnp.where(later, other, maximum)
+    return maximum, (index, (x.shape[1], x.shape[2]))
 
 
 def _max_pool_gradient(
@@ -334,7 +348,7 @@ def _max_pool_gradient(
     XLA's own (`select_and_scatter`) compares all windows again, one after the other on a CPU, and
     in no fixed order on a GPU.
     """
-    place, (height, width) = saved
+    index, (height, width) = saved
     (top, _), (left, _) = padding
     rows, columns = (
         max(-(-(before + size) // stride), of + (side - 1) // stride)
@@ -347,7 +361,7 @@ def _max_pool_gradient(
         total = jnp.zeros((dy.shape[0], rows, columns, dy.shape[3]), dy.dtype)
         for i in range(first_row, window[0], strides[0]):
             for j in range(first_column, window[1], strides[1]):
-                own = jnp.where(place == i * window[1] + j, dy, jnp.zeros((), dy.dtype))
+                own = jnp.where(index == i * window[1] + j, dy, jnp.zeros((), dy.dtype))
                 down, along = i // strides[0], j // strides[1]
                 vertical = (down, rows - dy.shape[1] - down)
                 horizontal = (along, columns - dy.shape[2] - along)
@@ -365,4 +379,4 @@ def _max_pool_gradient(
     return (dx[:, top : top + height, left : left + width],)
 
 
-_max_pool.defvjp(_max_and_place, _max_pool_gradient)
+_max_pool.defvjp(_max_and_index, _max_pool_gradient)

@@ -161,11 +161,9 @@ def apply_folded(
       images: The images, normalised.
       method: Another method of the network, as of `nn.Module.apply`.
     """
-    if not variables.get("batch_stats"):
-        return _apply(model, variables, images, method)
     params = cast(_Leaves, traverse_util.flatten_dict(variables["params"]))
-    statistics = cast(_Leaves, traverse_util.flatten_dict(variables["batch_stats"]))
-    for *parents, name in {path[:-1] for path in statistics}:
+    statistics = cast(_Leaves, traverse_util.flatten_dict(variables.get("batch_stats", {})))
+    for *parents, name in sorted({path[:-1] for path in statistics}):
         norm, conv = (*parents, name), (*parents, name.replace("bn", "conv", 1))
         variance = statistics[*norm, "var"] + model.bn_epsilon  # pyrefly: ignore
         factor = lax.rsqrt(variance) * params[*norm, "scale"]
@@ -176,17 +174,8 @@ def apply_folded(
     token = _is_folded.set(True)
     try:
         folded = {**variables, "params": traverse_util.unflatten_dict(params)}
-        return _apply(model, folded, images, method)
+        logits = model.apply(folded, images, train=False, method=method)
     finally:
         _is_folded.reset(token)
-
-
-def _apply(
-    model: nn.Module,
-    variables: Mapping[str, PyTree],
-    images: Float[Array, "n h w c"],
-    method: Callable[..., Array] | str | None,
-) -> Array:
-    logits = model.apply(variables, images, train=False, method=method)
     assert isinstance(logits, jax.Array)
     return logits

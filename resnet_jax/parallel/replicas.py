@@ -213,7 +213,9 @@ class Replicas:
                 devices=self._devices,
                 donate_argnums=donated,
             )
-            return MappedFunction(mapped, self._options)
+            # Compiled ahead, it would take the arrays of all processes.
+            alone = len(self._local) == self.count
+            return MappedFunction(mapped, self._options if alone else {})
         # With check_vma=True the gradient of a replicated tree is summed over the replicas by
         # itself, and averaging it once more, as under pmap, would make it `count` times too large.
         mapped = jax.jit(

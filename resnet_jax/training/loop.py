@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import jax
@@ -68,7 +69,8 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
         # By default one second, which leaves out the samplers of the first parameters.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     primary = parallel.is_primary()
     layout = Layout(workdir)
     ledger = layout.bad_records(parallel.process_index())

@@ -1,4 +1,7 @@
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -41,3 +44,28 @@ def test_a_folded_network_has_the_same_outputs(name, fields):
     assert np.abs(plain[0] - plain[1]).max() > 1e-3 * np.abs(plain).max()
     for path, leaf in traverse_util.flatten_dict(variables).items():  # left as they were
         assert leaf is flat[path]
+
+
+def test_folding_is_the_same_program_in_every_process():
+    """Or programs in a cache would not be found again."""
+    script = """
+import jax, jax.numpy as jnp, hashlib
+from resnet_jax import create_model
+from resnet_jax.models import apply_folded, variable_shapes
+model = create_model("cifar_resnet8", width=2)
+run = jax.jit(lambda v, x: apply_folded(model, v, x))
+images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+text = run.lower(variable_shapes(model, (32, 32, 3)), images).as_text()
+print(hashlib.sha256(text.encode()).hexdigest())
+"""
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
