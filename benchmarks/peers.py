@@ -152,7 +152,7 @@ def build_ours(arguments: argparse.Namespace, peer: str) -> Bench:
             fields[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             fields[key] = value
-    options = compiler_options(fields["lowering"])
+    options = compiler_options(fields["lowering"], configs.DTYPES[arguments.dtype])
     replicas = Replicas(fields.pop("parallel", "pmap"), compiler_options=options)
     model = create_model(
         arguments.model, dtype=configs.DTYPES[arguments.dtype], bn_axis_name=AXIS, **fields

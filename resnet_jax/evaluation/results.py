@@ -186,7 +186,8 @@ def _evaluate(
     protocol = options.get("protocol") or Protocol()
     split = options.get("split") or config.data.eval_split
     forms = {network.config.model.lowering for network in networks}
-    compiled = compiler_options("fast" if forms == {"fast"} else "plain")
+    form = "fast" if forms == {"fast"} else "plain"
+    compiled = compiler_options(form, configs.DTYPES[config.dtype])
     replicas = Replicas(config.parallel, compiler_options=compiled)
     predictions_path, per_class_path = options.get("predictions"), options.get("per_class")
     precise_bn, data = options.get("precise_bn"), config.data

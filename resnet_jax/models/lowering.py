@@ -15,6 +15,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.typing import Dtype
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
@@ -27,9 +28,8 @@ Sides = tuple[int, int]  # of a kernel or a window, its strides or dilations: ve
 Padding = tuple[tuple[int, int], tuple[int, int]]  # before and after, the same
 
 _IMAGES = ("NHWC", "HWIO", "NHWC")
-_HAS_ONEDNN = jax.__version_info__ >= (0, 12)
 # oneDNN takes convolutions of these types, unless a kernel is reversed or an input dilated.
-_ONEDNN_TYPES = {jnp.dtype(jnp.bfloat16)} if _HAS_ONEDNN else set()
+_ONEDNN_TYPES = {jnp.dtype(jnp.bfloat16)} if jax.__version_info__ >= (0, 12) else set()
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
@@ -43,11 +43,15 @@ def lower_to(lowering: Lowering) -> Iterator[None]:
         _platform.reset(token)
 
 
-def compiler_options(lowering: Lowering | None) -> dict[str, bool]:
-    """Returns the options of XLA that programs in this form are compiled with; None is plain."""
-    if lowering == "fast" and jax.default_backend() == "cpu" and _HAS_ONEDNN:
-        return {"xla_cpu_experimental_onednn_custom_call": True}
-    return {}
+def compiler_options(lowering: Lowering | None, dtype: Dtype) -> dict[str, bool]:
+    """Returns the options of XLA that programs in this form are compiled with; None is plain.
+
+    For float32 oneDNN has been no faster than XLA, and some programs with it cannot be cached.
+    """
+    fast = (
+        lowering == "fast" and jax.default_backend() == "cpu" and jnp.dtype(dtype) in _ONEDNN_TYPES
+    )
+    return {"xla_cpu_experimental_onednn_custom_call": True} if fast else {}
 
 
 def lowered(

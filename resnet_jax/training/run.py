@@ -70,7 +70,7 @@ class Run:
           InputError: A part of the config does not exist, or contradicts another or the data.
         """
         configs.check(config)
-        options = compiler_options(config.model.lowering)
+        options = compiler_options(config.model.lowering, configs.DTYPES[config.dtype])
         replicas = Replicas(config.parallel, compiler_options=options)
         replicas.rows(config.batch_size)  # refuses a batch that does not divide
         bad_records = BadRecords(config.data.train_split, config.data.max_bad_share, ledger=ledger)

@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from resnet_jax import InputError, create_model
+from resnet_jax import config as configs
 from resnet_jax.models import lowering
 from resnet_jax.models.registry import image_shape
 
@@ -182,3 +183,24 @@ def test_the_fast_form_takes_gradients_of_gradients_and_vmap_and_no_forward_mode
 def test_an_unknown_form_is_refused():
     with pytest.raises(InputError, match="lowering is 'fats'; it must be one of"):
         create_model("resnet18", lowering="fats")
+
+
+def test_options_are_for_the_fast_form_in_bfloat16_on_cpus(monkeypatch):
+    options = lowering.compiler_options("fast", jnp.bfloat16)
+    assert bool(options) == (jax.__version_info__ >= (0, 12))
+    assert not lowering.compiler_options("fast", jnp.float32)
+    assert not lowering.compiler_options("plain", jnp.bfloat16)
+    assert not lowering.compiler_options(None, jnp.bfloat16)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not lowering.compiler_options("fast", jnp.bfloat16)
+
+
+def test_a_run_from_before_the_key_goes_on_in_the_plain_form():
+    config = configs.base_config()
+    assert configs.choose_lowering(config).model.lowering == "fast"
+    assert configs.choose_lowering(config, {"model": {"name": "resnet50"}}).model.lowering is None
+    stored = {"model": {"lowering": "fast"}}
+    assert configs.choose_lowering(config, stored).model.lowering == "fast"
+    config.model.lowering = "plain"
+    assert configs.choose_lowering(config, stored).model.lowering == "plain"
+    assert configs.build_model(config, 10).lowering == "plain"
