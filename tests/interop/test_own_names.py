@@ -178,3 +178,9 @@ def test_a_file_without_metadata_is_taken_for_a_residual_network(tmp_path):
     arrays, _ = read_safetensors(tmp_path / "b" / "model.safetensors")
     write_safetensors(path, arrays, {})
     assert load_pretrained(path).network == network
+
+
+def test_a_file_does_not_say_in_which_form_layers_are_compiled(tmp_path):
+    network = create_model("cifar_resnet8", width=2, lowering="fast")
+    save_pretrained(network, random_variables(network), tmp_path / "a.safetensors", to="resnet_jax")
+    assert load_pretrained(tmp_path / "a.safetensors").network.lowering == "plain"
