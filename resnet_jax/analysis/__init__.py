@@ -1,5 +1,6 @@
-"""The layers of networks: sizes, parameters, multiply-adds, activations, receptive fields."""
+"""What is inside a network: its layers and their sizes, signals, gradients."""
 
+from resnet_jax.analysis.responses import Gradients, gradient_norms, layer_responses
 from resnet_jax.analysis.summarize import Layer, Summary, summarize
 
-__all__ = ["Layer", "Summary", "summarize"]
+__all__ = ["Gradients", "Layer", "Summary", "gradient_norms", "layer_responses", "summarize"]
