@@ -5,6 +5,7 @@ import re
 import shlex
 
 import jax
+import pytest
 
 from resnet_jax.cli.summary import main
 from tests.quick import few_optimizations
@@ -16,14 +17,15 @@ def blocks(path, language):
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_examples_of_research_run_in_order():
+@pytest.mark.parametrize("page", ["research.md", "look.md"])
+def test_examples_of_a_page_run_in_order(page):
     names = {}
-    examples = blocks(DOCS / "research.md", "python")
+    examples = blocks(DOCS / page, "python")
     assert examples
     # The default kind of random keys compiles several times more slowly than "rbg".
     with few_optimizations(), jax.default_prng_impl("rbg"):
         for example in examples:
-            exec(compile(example, "research.md", "exec"), names)
+            exec(compile(example, page, "exec"), names)
 
 
 def test_commands_of_research_run(capsys):

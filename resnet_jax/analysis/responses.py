@@ -8,16 +8,15 @@ that the responses of residual networks are smaller than those of plain ones.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from resnet_jax.analysis.features import forward, kernels_of, output_shapes
 from resnet_jax.analysis.summarize import Layer, summarize
 from resnet_jax.errors import InputError
 from resnet_jax.models import features
@@ -129,55 +128,30 @@ def gradient_norms(
     Raises:
       InputError: The network refuses the images, or their number.
     """
-    kernels = _kernels(variables["params"])
+    kernels = kernels_of(variables["params"])
     found = _response_modules(model, images)
-    names = {module: layer.name for layer, module in found.items() if layer.name in kernels}
+    names = {layer.name: module for layer, module in found.items() if layer.name in kernels}
+    n, height, width, channels = images.shape
+    shapes = output_shapes(model, (height, width, channels))
+    shifts = {module: jnp.zeros((n, *shapes[module])) for module in names.values()}
 
-    def shifted(
-        params: PyTree, shifts: Mapping[str, Array]
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Returns the loss with shifted responses, and the responses themselves."""
-
-        def shift(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
-            y = call(*args, **kwargs)
-            name = names.get("/".join(context.module.path))
-            if name is None or context.method_name != "__call__":
-                return y
-            context.module.sow("responses", "output", y, reduce_fn=lambda _, last: last)
-            return y + shifts[name] if shifts else y
-
-        with nn.intercept_methods(shift):
-            logits, updates = model.apply(
-                {**variables, "params": params},
-                images,
-                train=True,
-                mutable=["batch_stats", "responses"],
-                rngs={"dropout": jax.random.key(0)},
-            )
-        sown = traverse_util.flatten_dict(updates["responses"], sep="/")
-        outputs = {name: sown[f"{module}/output"] for module, name in names.items()}
-        return loss(cast(Array, logits), jnp.asarray(labels)), cast(dict[str, Array], outputs)
+    def loss_of(params: PyTree, shifts: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        changed = {**variables, "params": params}
+        logits, outputs = forward(model, changed, jnp.asarray(images), shifts, train=True)
+        return loss(logits, jnp.asarray(labels)), outputs
 
     @jax.jit
     def measure(params: PyTree) -> list[list[Array]]:
-        _, outputs = jax.eval_shape(shifted, params, {})
-        shifts = {name: jnp.zeros(y.shape, y.dtype) for name, y in outputs.items()}
-        (of, of_responses), outputs = jax.grad(shifted, (0, 1), has_aux=True)(params, shifts)
-        of_kernels = _kernels(of)
+        (of, of_responses), outputs = jax.grad(loss_of, (0, 1), has_aux=True)(params, shifts)
+        of_kernels = kernels_of(of)
         return [
-            [_norm(of_kernels[name]), _norm(of_responses[name]), _std(outputs[name])]
-            for name in names.values()
+            [_norm(of_kernels[name]), _norm(of_responses[module]), _std(outputs[module])]
+            for name, module in names.items()
         ]
 
     kernel, response, signal = np.array(jax.device_get(measure(variables["params"]))).T
-    sizes = np.array([_norm(kernels[name]) for name in names.values()])
-    return Gradients(tuple(names.values()), kernel, kernel / sizes, response, signal)
-
-
-def _kernels(params: PyTree) -> dict[str, Array]:
-    """Returns the kernels by the name of their layer."""
-    flat = cast(dict[tuple[str, ...], Array], traverse_util.flatten_dict(params))
-    return {"/".join(path[:-1]): array for path, array in flat.items() if path[-1] == "kernel"}
+    sizes = np.array([_norm(kernels[name]) for name in names])
+    return Gradients(tuple(names), kernel, kernel / sizes, response, signal)
 
 
 def _norm(x: Float[Array, "..."]) -> Float[Array, ""]:

@@ -48,6 +48,9 @@ class Layer:
       multiply_adds: Those of convolutions and matrix products, padding included.
       receptive_field: Rows and columns of the image that a position of the output depends on,
         counted beyond the border too.
+      corner: First row and column of the image that the first position depends on, negative in the
+        padding.
+      jump: Rows and columns of the image from one position to the next; 0 if all depend on all.
       filter: Height, width and, of a convolution, its input channels; or `None`.
       stride: Rows and columns from one position of the filter to the next.
       padding: Rows before and after, columns before and after.
@@ -64,6 +67,8 @@ class Layer:
     parameters: int
     multiply_adds: int
     receptive_field: Pair
+    corner: Pair = (0, 0)
+    jump: Pair = (1, 1)
     filter: tuple[int, ...] | None = None
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
@@ -365,10 +370,12 @@ def _layer(eqn: core.JaxprEqn, fields: Sequence[_Field | None], field: _Field) -
             kind = _POOLS[name] if slides else "scale"
         elif {len(shape) - 3, len(shape) - 2} <= set(params["axes"]):
             kind, window = _POOLS[name], _Window(shape[-3:-1])
-    rows, columns = (side.last - side.first + 1 for side in field)
+    sizes, corner, jump = zip(
+        *((s.last - s.first + 1, s.first, s.jump) for s in field), strict=True
+    )
     # Without the batch, and the groups of a normalisation.
     output, operand = output[1:][-3:], shape[1:][-3:]
-    layer = Layer("", kind, output, 0, multiply_adds, (rows, columns), input=operand)
+    layer = Layer("", kind, output, 0, multiply_adds, sizes, corner, jump, input=operand)
     if kind == "scale" or window is None:
         return layer
     return dataclasses.replace(layer, **window._asdict())

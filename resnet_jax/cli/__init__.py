@@ -13,6 +13,7 @@ COMMANDS = {
     "doctor": "measure which part of a run limits its speed",
     "summary": "print the layers, parameters and multiply-adds of a network",
     "roofline": "print the least time of a network on a device, and what limits it",
+    "look": "draw what a network sees: filters, activations, patches, Grad-CAM, gradients",
     "convert": "convert weights between the names of libraries",
     "export": "write a network as a StableHLO program",
 }

@@ -91,6 +91,7 @@ def test_the_first_layers_of_alexnet():
         parameters=34_944,
         multiply_adds=55 * 55 * 96 * 11 * 11 * 3,
         receptive_field=(11, 11),
+        jump=(4, 4),
         filter=(11, 11, 3),
         stride=(4, 4),
         input=(227, 227, 3),
@@ -124,7 +125,15 @@ def test_lenet5():
     found = by_name(summary("lenet5_1998"))
     assert found["c3"].parameters == 1_516
     assert found["s2"] == Layer(
-        "s2", "scale", (14, 14, 6), 12, 0, (6, 6), input=(14, 14, 6), sources=("s2/avg_pool",)
+        "s2",
+        "scale",
+        (14, 14, 6),
+        12,
+        0,
+        (6, 6),
+        jump=(2, 2),
+        input=(14, 14, 6),
+        sources=("s2/avg_pool",),
     )
     assert found["s2/avg_pool"].output == (14, 14, 6)
     assert found["c5"].receptive_field == (32, 32)
