@@ -242,7 +242,7 @@ def _variants() -> Mapping[str, Variant]:
             "stem": "cifar",
         }
         variants[f"cifar_resnet{depth}"] = small(cifar | {"shortcut": "A"})
-        if depth in (20, 32, 44, 56, 110):
+        if depth <= 110:
             variants[f"cifar_plain{depth}"] = small(cifar, fixed=plain)
     return variants
 
