@@ -16,7 +16,6 @@ import collections
 import contextlib
 import io
 import pathlib
-import runpy
 import statistics
 import tempfile
 import time
@@ -26,13 +25,13 @@ from typing import NamedTuple, Self
 import jax
 from ml_collections import ConfigDict
 
+from resnet_jax.config import load_config
 from resnet_jax.data import Statistics
 from resnet_jax.training import loop, train
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import StepMetrics, TrainStep
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SKIPPED = 2  # turns at the start: the first step compiles, the first line of the log does too
 
 
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=40)
     arguments = parser.parse_args()
 
-    config = runpy.run_path(str(CONFIGS / f"{arguments.config}.py"))["get_config"]()
+    config = load_config(f"{arguments.config}.py")
     config.total_steps = (arguments.turns + SKIPPED) * config.log_every
     config.schedule.boundaries = ()
     config.eval_every = config.checkpoint_every = 10 * config.total_steps

@@ -2,8 +2,8 @@
 
     python train.py --workdir W --config configs/degradation.py:plain32
 
-Names: plain8, plain20, plain32, resnet8, resnet20, resnet32: the CIFAR-10 networks of section 4.2 with
-8 filters in place of 16. `python -m resnet_jax reproduce degradation --out R` trains them all.
+Names: plain8, plain20, plain32, resnet8, resnet20, resnet32: the CIFAR-10 networks of section 4.2
+with 8 filters in place of 16. `python -m resnet_jax reproduce degradation --out R` trains them all.
 
 Data: 1,437 images of 8x8 pixels to train on and 360 to test on, as they are, without augmentation.
 

@@ -6,6 +6,8 @@ with the nearest known ones.
 
 import math
 import operator
+import pathlib
+import runpy
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,9 @@ from resnet_jax.models import create_model, image_shape, model_options, option_t
 
 IMAGENET_TRAIN_IMAGES = 1_281_167
 """Training images of ImageNet 2012."""
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+"""The folder of the configs, in a checkout."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -149,6 +154,19 @@ def imagenet_config(name: str) -> ConfigDict:
     return config
 
 
+def load_config(spec: str) -> ConfigDict:
+    """Returns the config of `FILE:NAME`, such as "cifar10.py:resnet20", of the folder `configs/`.
+
+    Raises:
+      InputError: There is no such file or name.
+    """
+    file, _, name = spec.partition(":")
+    files = sorted(path.name for path in CONFIGS.glob("*.py"))
+    if file not in files:
+        raise unknown(f"file of {CONFIGS}", file, files)
+    return runpy.run_path(str(CONFIGS / file))["get_config"](*filter(None, [name]))
+
+
 def complete(values: Mapping[str, Any]) -> ConfigDict:
     """Returns `base_config()` with these values, such as those of a `config.json`.
 
@@ -156,8 +174,32 @@ def complete(values: Mapping[str, Any]) -> ConfigDict:
       InputError: A key is unknown or a value is of another type.
     """
     config = base_config()
-    _fill(config, values, "")
+    update(config, values)
     return config
+
+
+def update(config: ConfigDict, values: Mapping[str, Any], *, prefix: str = "") -> None:
+    """Changes values of a config in place; `prefix` is the name of the key that holds it.
+
+    Raises:
+      InputError: A key is unknown or a value is of another type.
+    """
+    for key, value in values.items():
+        name = prefix + key
+        if key not in config:
+            raise unknown("key of the config", name, [prefix + k for k in config])
+        if isinstance(config[key], ConfigDict):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name} is {value!r}; it has keys of its own")
+            update(config[key], value, prefix=name + ".")
+            continue
+        if isinstance(value, list):  # JSON has no tuples
+            value = tuple(value)
+        try:
+            config[key] = value
+        except TypeError as error:
+            wanted = config.get_type(key).__name__
+            raise InputError(f"{name} is {value!r}; it must be of type {wanted}") from error
 
 
 def check(config: ConfigDict) -> None:
@@ -273,22 +315,3 @@ def data_name(config: ConfigDict) -> str:
     if config.data.source == "tfds":
         return config.data.name
     return config.data.source if config.data.path is None else epath.Path(config.data.path).name
-
-
-def _fill(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:
-    for key, value in values.items():
-        name = prefix + key
-        if key not in config:
-            raise unknown("key of the config", name, [prefix + k for k in config])
-        if isinstance(config[key], ConfigDict):
-            if not isinstance(value, Mapping):
-                raise InputError(f"{name} is {value!r}; it has keys of its own")
-            _fill(config[key], value, name + ".")
-            continue
-        if isinstance(value, list):  # JSON has no tuples
-            value = tuple(value)
-        try:
-            config[key] = value
-        except TypeError as error:
-            wanted = config.get_type(key).__name__
-            raise InputError(f"{name} is {value!r}; it must be of type {wanted}") from error

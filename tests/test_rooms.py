@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(resnet_jax.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"doctor"},
+    {"doctor", "reproduce"},
     {"training"},
     {"evaluation"},
     {"checkpoints", "interop", "analysis"},

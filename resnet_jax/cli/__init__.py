@@ -14,6 +14,7 @@ COMMANDS = {
     "summary": "print the layers, parameters and multiply-adds of a network",
     "roofline": "print the least time of a network on a device, and what limits it",
     "look": "draw what a network sees: filters, activations, patches, Grad-CAM, gradients",
+    "reproduce": "reproduce a table or a figure of the paper from runs",
     "convert": "convert weights between the names of libraries",
     "export": "write a network as a StableHLO program",
 }

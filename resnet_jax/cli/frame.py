@@ -4,11 +4,10 @@ import argparse
 import ast
 import importlib
 import os
-import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from absl import flags, logging
 from etils import epath
@@ -32,8 +31,6 @@ _TIMEOUTS = {
     "join_timeout": (300, "Seconds that a process waits for the others to start."),
     "shutdown_timeout": (60, "Seconds that a process waits for the others at the end."),
 }
-
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
 def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> None:
@@ -152,15 +149,12 @@ def summarize_network(given: argparse.Namespace) -> "Summary":
     from resnet_jax.analysis import summarize  # here, for other commands start without it
     from resnet_jax.models import create_model, image_shape
 
-    options = {}
+    options: dict[str, Any] = {}
     for option in given.option:
         key, equals, text = option.partition("=")
         if not equals:
             raise InputError(f"{option!r} is not an option; options are KEY=VALUE")
-        try:
-            options[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            options[key] = text
+        options[key] = parse_value(text)
     try:
         model = create_model(given.name, **options)
     except TypeError as error:
@@ -171,6 +165,14 @@ def summarize_network(given: argparse.Namespace) -> "Summary":
     if given.batch < 1:
         raise InputError(f"--batch is {given.batch}; it must be at least 1")
     return summarize(model, (height, width, channels))
+
+
+def parse_value(text: str) -> object:
+    """Returns the number, tuple, True, False or None that a text writes, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def plot_path(out: str) -> epath.Path:
@@ -224,6 +226,8 @@ class Flags:
         Raises:
           InputError: The config does not have a key that is given, or cannot be read.
         """
+        from resnet_jax.config import CONFIGS  # here, for other commands start without it
+
         try:
             return config_flags.DEFINE_config_file(
                 "config",

@@ -4,12 +4,16 @@ import io
 import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float
 
 from resnet_jax.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curve = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
 
@@ -37,8 +41,8 @@ def draw_curves(
 
     curves = _curves(rows)
     last = max((float(x.max()) for x, _ in curves.values()), default=0.0)
-    grid = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*_limits(curves.values(), last))
-    unit, iterations = _unit(last)
+    grid = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*error_limits(curves.values(), last))
+    unit, iterations = iterations_unit(last)
 
     figure = Figure(figsize=(6.4, 4.4), dpi=150)
     canvas = FigureCanvasAgg(figure)
@@ -59,17 +63,23 @@ def draw_curves(
     axes.set_xlabel(iterations, fontsize=11)
     axes.set_ylabel("error (%)", fontsize=11)
     axes.set_title(title, fontsize=12)
-    axes.grid(True, color="#dcdfe3", linewidth=0.8)
-    axes.tick_params(length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#8a9099")
+    style(axes)
     if axes.lines:
         axes.legend(loc="upper right", edgecolor="none")
 
     image = io.BytesIO()
     canvas.print_png(image)
     write_atomically(path, image.getvalue())
+
+
+def style(axes: "Axes") -> None:
+    """Gives axes a grid, and lines on the left and below only."""
+    axes.grid(True, color="#dcdfe3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#8a9099")
 
 
 def _curves(rows: Iterable[Mapping[str, int | float | str]]) -> dict[str, Curve]:
@@ -83,7 +93,8 @@ def _curves(rows: Iterable[Mapping[str, int | float | str]]) -> dict[str, Curve]
     return {split: (curve[:, 0], curve[:, 1]) for split, curve in arrays.items()}
 
 
-def _unit(last: float) -> tuple[float, str]:
+def iterations_unit(last: float) -> tuple[float, str]:
+    """Returns the iterations that are 1 on an axis that ends with the last one, and its label."""
     if last >= 1e5:
         return 1e4, "iterations (1e4)"
     if last >= 5e3:
@@ -91,7 +102,7 @@ def _unit(last: float) -> tuple[float, str]:
     return 1.0, "iterations"
 
 
-def _limits(curves: Collection[Curve], last: float) -> tuple[float, float]:
+def error_limits(curves: Collection[Curve], last: float) -> tuple[float, float]:
     """Returns the lowest and the highest error to show."""
     for begin in (last / 5, 0.0):
         errors = [y[(x >= begin) & np.isfinite(y)] for x, y in curves]

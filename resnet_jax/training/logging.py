@@ -204,7 +204,18 @@ class MetricsLog:
     def rows(self) -> list[Row]:
         """Returns the rows of this run and of those it goes on from."""
         self.file.sync()
-        return [row for _, row in _parse(self._path.read_bytes(), self._path)]
+        return read_metrics(self._path)
+
+
+def read_metrics(path: epath.PathLike) -> list[Row]:
+    """Returns the rows of a `metrics.jsonl`.
+
+    Raises:
+      InputError: A line is not one of a log.
+      OSError: It cannot be read.
+    """
+    path = epath.Path(path)
+    return [row for _, row in _parse(path.read_bytes(), path)]
 
 
 def _parse(content: bytes, path: epath.Path) -> list[tuple[bytes, Row]]:
