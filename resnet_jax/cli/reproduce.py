@@ -81,7 +81,7 @@ def _listing() -> str:
     lines = []
     for name, experiment in EXPERIMENTS.items():
         runs = {spec for row in experiment.rows for spec in row.configs}
-        count = "" if experiment.data == "none" else f"{len(runs)} networks; "
+        count = "" if experiment.kind == "sizes" else f"{len(runs)} networks; "
         lines += [
             f"{name:<12}{experiment.title}",
             f"{'':<12}data: {experiment.data}; {count}{experiment.cost}",

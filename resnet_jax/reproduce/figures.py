@@ -33,8 +33,9 @@ def figure_of(report: "Report") -> "Figure":
     """Returns the figure: curves, responses, or the numbers of the rows."""
     from matplotlib.figure import Figure
 
-    panels = max(2 if report["kind"] != "numbers" else len(report["rows"][0]["values"]), 1)
-    height = 4.4 if report["kind"] != "numbers" else 1.4 + 0.36 * len(report["rows"])
+    panels, height = 2, 4.4
+    if report["kind"] in ("numbers", "sizes"):
+        panels, height = len(report["rows"][0]["values"]), 1.4 + 0.36 * len(report["rows"])
     figure = Figure(figsize=(4.9 * panels + 1.0 * (panels == 1), height), dpi=120)
     axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
     match report["kind"]:
@@ -46,15 +47,7 @@ def figure_of(report: "Report") -> "Figure":
             _draw_numbers(axes, report)
     for one in axes:
         style(one)
-    title = report["title"]
-    match report["length"]:
-        case 1.0:
-            pass
-        case None:
-            title += ", runs of different lengths"
-        case length:
-            title += f", at {length:.3g} of the length"
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(report["heading"], fontsize=12)
     figure.tight_layout(rect=(0, 0, 1, 0.99))
     return figure
 

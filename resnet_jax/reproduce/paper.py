@@ -32,7 +32,7 @@ class Row:
     Attributes:
       label: Its name in the paper.
       configs: Its run, as `FILE:NAME` of `configs/`; of several, the mean of their probabilities is
-        evaluated. For `table1` the name of a network.
+        evaluated. Of "sizes" the name of a network.
       paper: The published numbers by metric.
     """
 
@@ -51,7 +51,8 @@ class Experiment:
       cost: The steps of a run by its config, and times that were measured.
       metrics: What is measured of each row.
       rows: Its networks.
-      kind: What is drawn: numbers of rows, errors against iterations, or responses of layers.
+      kind: What is measured of runs and drawn: numbers, errors against iterations, responses of
+        layers; or "sizes" of networks, without runs.
       protocol: How test images are seen.
     """
 
@@ -60,7 +61,7 @@ class Experiment:
     cost: str
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
-    kind: Literal["numbers", "curves", "responses"] = "numbers"
+    kind: Literal["numbers", "sizes", "curves", "responses"] = "numbers"
     protocol: ProtocolName = "single_crop"
 
 
@@ -155,6 +156,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             Row(f"{depth}-layer", (f"resnet{depth}",), {"multiply_adds": multiply_adds})
             for depth, multiply_adds in ((18, 1.8), (34, 3.6), (50, 3.8), (101, 7.6), (152, 11.3))
         ),
+        kind="sizes",
     ),
     "table2": Experiment(
         "Table 2: plain and residual networks on ImageNet, ten crops",

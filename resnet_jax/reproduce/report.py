@@ -1,6 +1,8 @@
 """The report of an experiment: one JSON object, and the Markdown and the picture made of it."""
 
+import contextlib
 import functools
+import importlib.metadata
 import json
 import pathlib
 import platform
@@ -14,7 +16,6 @@ from typing import NotRequired, TypedDict
 import jax
 from etils import epath
 
-import resnet_jax
 from resnet_jax.analysis import Summary, summarize
 from resnet_jax.analysis.tables import stage_table
 from resnet_jax.config import data_name
@@ -70,6 +71,7 @@ class Report(TypedDict):
     """The report of an experiment, as in its JSON file.
 
     Attributes:
+      heading: The title, and the length of the runs if it is not the recipe's.
       kind: What is drawn, see `Experiment`.
       length: The length of the runs, as a share of the recipe's; None if they differ.
       conclusions: Sentences that follow from the numbers.
@@ -77,7 +79,7 @@ class Report(TypedDict):
     """
 
     name: str
-    title: str
+    heading: str
     kind: str
     protocol: str
     data: str
@@ -110,27 +112,24 @@ def make_report(name: str, plan: Plan, *, command: str, note: str = "") -> Repor
     check_writable(plan.out / f"{name}.json")
     specs: dict[str, int] = {}
     for row in experiment.rows:
-        for spec in row.configs if experiment.data != "none" else ():
+        for spec in row.configs if experiment.kind != "sizes" else ():
             specs[spec] = max(specs.get(spec, 0), plan.seeds, row.configs.count(spec))
     made = plan.make(specs) if specs else {}
     rows = [_row(experiment, row, made, plan) for row in experiment.rows]
     all_runs = [run for runs in made.values() for run in runs]
     lengths = {_length(run, spec, plan) for spec, runs in made.items() for run in runs}
+    length = None if len(lengths) > 1 else min(lengths, default=1.0)
     sources = {_data_of(run) for run in all_runs}
-    sizes = [] if specs else [_summary(row.configs[0]) for row in experiment.rows]
-    labels = [row.label for row in experiment.rows]
     return Report(
         name=name,
-        title=experiment.title,
+        heading=_heading(experiment.title, length),
         kind=experiment.kind,
         protocol=experiment.protocol,
         data=", ".join(sorted(sources)) or experiment.data,
-        length=lengths.pop() if len(lengths) == 1 else None if lengths else 1.0,
+        length=length,
         rows=rows,
         conclusions=_conclusions(experiment, rows),
-        text="\n\n".join(
-            f"{label}\n{stage_table(one)}" for label, one in zip(labels, sizes, strict=False)
-        ),
+        text="" if specs else "\n\n".join(map(_stages, experiment.rows)),
         note=note,
         hardware=_hardware(),
         version=_version(),
@@ -218,8 +217,8 @@ def markdown(report: Report) -> str:
     if not trained:
         del facts["data"], facts["test"]
     parts = [
-        f"# {heading(report)}",
-        f"![{report['title']}]({report['name']}.png)",
+        f"# {report['heading']}",
+        f"![{report['heading']}]({report['name']}.png)",
         table,
         "\n".join(f"- {sentence}" for sentence in report["conclusions"]),
         "\n".join(f"- {key}: {value}" for key, value in facts.items() if value),
@@ -234,15 +233,11 @@ def markdown(report: Report) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def heading(report: Report) -> str:
+def _heading(title: str, length: float | None) -> str:
     """Returns the title, with the length of the runs if it is not the recipe's."""
-    match report["length"]:
-        case 1.0:
-            return report["title"]
-        case None:
-            return f"{report['title']}, runs of different lengths"
-        case length:
-            return f"{report['title']}, at {length:.3g} of the length"
+    if length is None:
+        return f"{title}, runs of different lengths"
+    return title if length == 1 else f"{title}, at {length:.3g} times the length"
 
 
 def _row(
@@ -250,7 +245,7 @@ def _row(
 ) -> ReportRow:
     found = ReportRow(label=row.label, configs=[*row.configs], seeds=[], steps=[], values={})
     values: dict[str, list[float]] = {metric: [] for metric in experiment.metrics}
-    if experiment.data == "none":
+    if experiment.kind == "sizes":
         values["multiply_adds"] = [_summary(row.configs[0]).multiply_adds / 1e9]
     for runs in _groups(row, made):
         found["seeds"].append(runs[0].config.seed)
@@ -360,6 +355,10 @@ def _published(report: Report, metric: str) -> bool:
     return any(row["values"][metric]["paper"] is not None for row in report["rows"])
 
 
+def _stages(row: Row) -> str:
+    return f"{row.label}\n{stage_table(_summary(row.configs[0]))}"
+
+
 @functools.cache
 def _summary(name: str) -> Summary:
     return summarize(create_model(name), image_shape(name))
@@ -387,13 +386,13 @@ def _hardware() -> str:
 
 
 def _version() -> str:
-    """Returns the version, and the commit of a checkout."""
+    """Returns the commit of a checkout, or the version of the installed package."""
     command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return f"resnet_jax {resnet_jax.__version__}"
-    return f"resnet_jax {resnet_jax.__version__}, commit {done.stdout.strip()}"
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return (
+            "commit " + subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)[:-1]
+        )
+    return importlib.metadata.version("resnet_jax")
 
 
 def _json(report: Report) -> str:

@@ -15,7 +15,7 @@ def test_list_models_is_sorted_and_complete():
     expected = {f"resnet{d}{form}" for d in (18, 34, 50, 101, 152) for form in ("", "_v1_5")}
     expected |= {"plain18", "plain34"}
     expected |= {f"cifar_resnet{d}" for d in (8, 20, 32, 44, 56, 110, 1202)}
-    expected |= {f"cifar_plain{d}" for d in (20, 32, 44, 56, 110)}
+    expected |= {f"cifar_plain{d}" for d in (8, 20, 32, 44, 56, 110)}
     names = list_models()
     assert names == sorted(names)
     assert len(names) == len(set(names))

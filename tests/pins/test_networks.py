@@ -138,6 +138,8 @@ def configs(pinned_keys):
         names = resnet_jax.list_models() if path.stem == "finetune" else names or [None]
         for name in [None, *names]:
             config = module.get_config(*[name] * (name is not None))
+            if config.model.name not in pinned()["trees"]:  # a later network
+                continue
             model = build_model(config, 10)
             options = pinned()["trees"][config.model.name]["options"]
             fields = {
