@@ -25,6 +25,7 @@ from resnet_jax.files import check_writable, write_atomically
 from resnet_jax.models import create_model, image_shape
 from resnet_jax.reproduce import runs as measured
 from resnet_jax.reproduce.figures import draw_report
+from resnet_jax.reproduce.markdown import markdown
 from resnet_jax.reproduce.paper import EXPERIMENTS, METRICS, Experiment, Row
 from resnet_jax.reproduce.runs import Plan, Run
 
@@ -170,69 +171,6 @@ def redraw(name: str, out: epath.Path) -> list[epath.Path]:
         raise InputError(f"{path} is not a report of {name} ({error})") from error
 
 
-def markdown(report: Report) -> str:
-    """Returns the report as Markdown: a table, what follows from it, and how it was made."""
-    metrics = list(report["rows"][0]["values"])
-    head, rule = ["network"], ["---"]
-    for metric in metrics:
-        published = _published(report, metric)
-        columns = ["paper", "ours", "difference"] if published else ["ours"]
-        head += [
-            f"{METRICS[metric]}, {c}" if len(columns) > 1 else METRICS[metric] for c in columns
-        ]
-        rule += ["--:"] * len(columns)
-    trained = any(row["steps"] for row in report["rows"])
-    lines = [[*head, *(["seeds", "steps"] if trained else [])]]
-    lines.append([*rule, *(["--:"] * 2 if trained else [])])
-    for row in report["rows"]:
-        cells = [row["label"]]
-        for metric in metrics:
-            value = row["values"][metric]
-            ours = "not run"
-            if value["mean"] is not None:
-                ours = f"{value['mean']:.2f}"
-                if value["interval"] is not None:
-                    ours += f" ± {value['interval']:.2f}"
-            paper, difference = value["paper"], value["difference"]
-            if _published(report, metric):
-                cells += ["" if paper is None else f"{paper:g}", ours]
-                cells.append("" if difference is None else f"{difference:+.2f}")
-            else:
-                cells.append(ours)
-        if trained:
-            cells += [
-                ", ".join(map(str, row["seeds"])),
-                ", ".join(f"{steps:,}" for steps in sorted(set(row["steps"]))),
-            ]
-        lines.append(cells)
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    facts = {
-        "data": report["data"],
-        "test": report["protocol"].replace("_", " "),
-        "made by": report["version"],
-        "on": report["hardware"],
-        "time of the command": f"{report['seconds']:,.0f} s",
-        "note": report["note"],
-    }
-    if not trained:
-        del facts["data"], facts["test"]
-    parts = [
-        f"# {report['heading']}",
-        f"![{report['heading']}]({report['name']}.png)",
-        table,
-        "\n".join(f"- {sentence}" for sentence in report["conclusions"]),
-        "\n".join(f"- {key}: {value}" for key, value in facts.items() if value),
-        f"    {report['command']}",
-    ]
-    if any(
-        value["interval"] is not None for row in report["rows"] for value in row["values"].values()
-    ):
-        parts.insert(3, "± is the 95% interval of the mean over seeds, by Student's t.")
-    if report["text"]:
-        parts.append(f"```\n{report['text']}\n```")
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
 def _heading(title: str, length: float | None) -> str:
     """Returns the title, with the length of the runs if it is not the recipe's."""
     if length is None:
@@ -349,10 +287,6 @@ def _mean(row: ReportRow, metric: str) -> float:
     mean = row["values"][metric]["mean"]
     assert mean is not None
     return mean
-
-
-def _published(report: Report, metric: str) -> bool:
-    return any(row["values"][metric]["paper"] is not None for row in report["rows"])
 
 
 def _stages(row: Row) -> str:

@@ -234,6 +234,7 @@ def _ended(workdir: epath.Path) -> int | None:
 def _recipe(config: ConfigDict) -> dict[str, Json]:
     """Returns the values that runs of one recipe share."""
     values = json.loads(json.dumps(config.to_dict()))
+    values["slice"] = config.data.train_split.partition("[")[2]  # as of 45,000 images
     for key in (*_OF_A_RUN, *configs.may_change(config), "data.path"):
         *path, last = key.split(".")
         inner = values
