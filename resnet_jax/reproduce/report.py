@@ -15,6 +15,7 @@ from typing import NotRequired, TypedDict
 
 import jax
 from etils import epath
+from scipy import special
 
 from resnet_jax.analysis import Summary, summarize
 from resnet_jax.analysis.tables import stage_table
@@ -233,10 +234,8 @@ def summary(ours: Sequence[float], paper: float | None) -> Value:
         mean = statistics.fmean(ours)
         difference = None if paper is None else mean - paper
     if len(ours) > 1:
-        from scipy import stats  # here, for it takes half a second
-
         error = statistics.stdev(ours) / len(ours) ** 0.5
-        interval = float(stats.t.ppf(0.975, len(ours) - 1)) * error
+        interval = float(special.stdtrit(len(ours) - 1, 0.975)) * error
     return Value(
         paper=paper,
         ours=[round(number, 6) for number in ours],

@@ -114,7 +114,10 @@ class Plan:
         made = {spec: [] for spec in specs}
         for number, (spec, seed) in enumerate(jobs, start=1):
             config = self.config(spec, seed)
-            config.compilation_cache = str(self.out / "compiled")
+            if (
+                getattr(jax.config, "jax_compilation_cache_dir", None) is None
+            ):  # runs differ in their seeds
+                config.compilation_cache = str(self.out / "compiled")
             file, _, name = spec.partition(".py:")
             workdir = self.out / "runs" / f"{file}-{name}-{seed}"
             if _ended(workdir) != config.total_steps:
