@@ -56,7 +56,9 @@ def main(arguments: Sequence[str]) -> None:
             held_out=given.held_out,
             runs=None if given.runs is None else epath.Path(given.runs).expanduser(),
         )
-        command = shlex.join(["python", "-m", "resnet_jax", "reproduce", *arguments])
+        before = ["", *arguments]  # the note has a place of its own
+        words = [a for b, a in zip(before, arguments, strict=False) if "--note" not in (a, b)]
+        command = shlex.join(["python", "-m", "resnet_jax", "reproduce", *words])
         paths = write_report(make_report(given.name, plan, command=command, note=given.note), out)
     print(*paths, sep="\n")
 
