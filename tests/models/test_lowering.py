@@ -185,10 +185,14 @@ def test_an_unknown_form_is_refused():
         create_model("resnet18", lowering="fats")
 
 
-def test_options_are_for_the_fast_form_in_bfloat16_on_cpus(monkeypatch):
+def test_options_are_for_the_fast_form_on_cpus(monkeypatch):
     options = lowering.compiler_options("fast", jnp.bfloat16)
     assert bool(options) == (jax.__version_info__ >= (0, 12))
-    assert not lowering.compiler_options("fast", jnp.float32)
+    product = jax.jit(lambda x: x @ x).lower(jnp.ones((512, 512)))
+    options = lowering.compiler_options("fast", jnp.float32)
+    assert "ynn" in product.compile().as_text()
+    assert "ynn" not in product.compile(compiler_options=options).as_text()
+    assert not lowering.compiler_options("plain", jnp.float32)
     assert not lowering.compiler_options("plain", jnp.bfloat16)
     assert not lowering.compiler_options(None, jnp.bfloat16)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
