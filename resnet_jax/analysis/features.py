@@ -149,16 +149,12 @@ def receptive_fields(
       InputError: It is not known: the submodule only rearranges.
     """
     height, width, _ = image_shape
-    size = output_shapes(model, image_shape)[layer][:2]
-    inside = [
-        found
-        for found in summarize(model, image_shape).layers
-        if f"{found.name}/".startswith(f"{layer}/") and found.output[:2] == size
-    ]
+    layers = summarize(model, image_shape).layers
+    inside = [found for found in layers if f"{found.name}/".startswith(f"{layer}/")]
     if not inside:
         raise InputError(f"the receptive field of {layer} is not known; take the layer before it")
-    # Of the branches of a block the one that reaches furthest.
-    widest = max(inside, key=lambda found: math.prod(found.receptive_field))
+    # Of the branches of a block the one that reaches furthest, and there the last.
+    widest = max(reversed(inside), key=lambda found: math.prod(found.receptive_field))
     (tall, wide), (first, second), jump = widest.receptive_field, widest.corner, widest.jump
 
     def box(row: int, column: int) -> Box:

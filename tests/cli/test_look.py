@@ -16,6 +16,7 @@ from resnet_jax import ResidualBlock, ResNet, features, save_pretrained
 from resnet_jax.analysis import plots
 from resnet_jax.data import load_images, preprocess
 from resnet_jax.evaluation import restore
+from resnet_jax.interop import Preprocessing
 from tests.commands import run_command
 from tests.models.torch_reference import random_variables
 from tests.quick import few_optimizations
@@ -37,7 +38,8 @@ def folder(tmp_path_factory):
     shutil.copytree(ROOT / "tests/pins/run", folder / "run")
     model = ResNet((1,), block=ResidualBlock, width=4, num_classes=5)
     variables = random_variables(model, 32)
-    save_pretrained(model, variables, folder / "weights.safetensors", to="resnet_jax")
+    weights, preprocessing = folder / "weights.safetensors", Preprocessing(32, 40)
+    save_pretrained(model, variables, weights, to="resnet_jax", preprocessing=preprocessing)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "photo.png")
     (folder / "text.png").write_text("this is not an image")
