@@ -77,26 +77,21 @@ def test_patches_are_the_strongest_of_all_images():
 
 def test_receptive_fields_are_the_pixels_that_reach_a_position():
     model, pixels = ResNet((1, 1), block=ResidualBlock, width=2, num_classes=2), 40
-    layers = ["stem", "stage2/block1/conv1", "stage2"]
+    layers = ("stem", "stage2/block1/conv1", "stage2")
     variables = random_variables(model, pixels)
-
-    @jax.jit
-    def outputs(axis):
-        lines = jnp.where(jnp.eye(pixels, dtype=bool), jnp.nan, 1.0)  # a line's number: the image
-        lines = jnp.where(axis == 0, lines[:, :, None], lines[:, None])[..., None]
-        images = jnp.broadcast_to(lines, (pixels, pixels, pixels, 3))
-        return {
-            n: jnp.isnan(y).any(-1) for n, y in features(model, variables, images, layers).items()
-        }
-
-    rows, columns = outputs(0), outputs(1)
+    lines = np.where(np.eye(pixels, dtype=bool), np.nan, 1).astype(np.float32)
+    run = jax.jit(features, static_argnums=(0, 3))
+    rows, columns = (  # a line's number is that of its image
+        run(model, variables, np.broadcast_to(by[..., None], (*[pixels] * 3, 3)), layers)
+        for by in (lines[:, :, None], lines[:, None])
+    )
     for layer in layers:
         side = rows[layer].shape[1]
         positions = [(0, side // 2), (side - 1, 0), (side // 2, side - 1)]
         boxes = receptive_fields(model, (pixels, pixels, 3), layer, positions)
         for position, box in zip(positions, boxes, strict=True):
             vertical, horizontal = (
-                np.nonzero(of[layer][:, *position])[0] for of in (rows, columns)
+                np.nonzero(np.isnan(of[layer][:, *position]).any(-1))[0] for of in (rows, columns)
             )
             reached = (horizontal[0], vertical[0], horizontal[-1] + 1, vertical[-1] + 1)
             assert box == reached, (layer, position)
