@@ -9,12 +9,14 @@ signal and saved (start it again), 1 anything else.
 """
 
 import shlex
+import signal
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from etils import epath
-
-from resnet_jax.cli.frame import Parser, parse_value
+from resnet_jax.cli.frame import EXIT_LOST, Parser, parse_value
 from resnet_jax.errors import InputError, unknown
+from resnet_jax.files import resolve_path
 from resnet_jax.reproduce import EXPERIMENTS, Plan, make_report, redraw, write_report
 
 RESUME = "; the same command goes on"
@@ -27,14 +29,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--list", action="store_true", help="what each name needs")
     parser.add_argument("--out", metavar="R", help="folder of the report and the runs")
     parser.add_argument("--data", metavar="D", help="folder <split>/<class>/*, or tfds' data_dir")
-    parser.add_argument("--seeds", type=int, default=None, metavar="N", help="runs of each network")
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each network")
     parser.add_argument("--fraction", type=float, default=1.0, metavar="F")
     parser.add_argument("--held_out", action="store_true", help="45,000 to train, 5,000 to test")
     parser.add_argument("--runs", metavar="DIR", help="folder with workdirs of earlier runs")
     parser.add_argument("--redraw", action="store_true", help="from the JSON that is there")
     parser.add_argument("--note", default="", help="a sentence for the report")
-    parser.add_argument("--config.KEY", dest="_", metavar="VALUE", help="change the configs")
+    parser.add_argument("--config.KEY", dest="_", metavar="VALUE", help="--config.KEY=VALUE")
     given, rest = parser.parse_known_args(arguments)
+    if given._ is not None:
+        raise InputError("the configs are those of the table; change them by --config.KEY=VALUE")
     changes = _changes(rest)
     if given.list:
         print(_listing())
@@ -43,24 +47,32 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError("give a NAME and --out, or --list, which lists the names")
     if given.name not in EXPERIMENTS:
         raise unknown("table or figure", given.name, EXPERIMENTS)
-    out = epath.Path(given.out).expanduser()
+    out, seeds = resolve_path(given.out), given.seeds
+    if seeds is None:
+        seeds = 3 if given.name == "degradation" else 1
+    signal.signal(signal.SIGTERM, _end)  # where no run is trained, which would save first
     if given.redraw:
         paths = redraw(given.name, out)
     else:
         plan = Plan(
             out,
             data=given.data,
-            seeds=given.seeds or (3 if given.name == "degradation" else 1),
+            seeds=seeds,
             fraction=given.fraction,
             changes=changes,
             held_out=given.held_out,
-            runs=None if given.runs is None else epath.Path(given.runs).expanduser(),
+            runs=None if given.runs is None else resolve_path(given.runs),
         )
         before = ["", *arguments]  # the note has a place of its own
         words = [a for b, a in zip(before, arguments, strict=False) if "--note" not in (a, b)]
         command = shlex.join(["python", "-m", "resnet_jax", "reproduce", *words])
         paths = write_report(make_report(given.name, plan, command=command, note=given.note), out)
     print(*paths, sep="\n")
+
+
+def _end(*_: object) -> NoReturn:
+    print(f"resnet_jax reproduce: ended by SIGTERM{RESUME}", file=sys.stderr)
+    sys.exit(EXIT_LOST)
 
 
 def _changes(rest: Sequence[str]) -> dict[str, object]:
@@ -74,6 +86,8 @@ def _changes(rest: Sequence[str]) -> dict[str, object]:
         inner = changes
         for part in path:
             inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{argument!r} is a key of a key that has a value")
         inner[last] = parse_value(text)
     return changes
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import pathlib
 import platform
@@ -17,9 +16,10 @@ import jax
 from etils import epath
 from scipy import special
 
+import resnet_jax
 from resnet_jax.analysis import Summary, summarize
 from resnet_jax.analysis.tables import stage_table
-from resnet_jax.config import data_name
+from resnet_jax.config import data_name, load_config
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Protocol
 from resnet_jax.files import check_writable, write_atomically
@@ -119,7 +119,7 @@ def make_report(name: str, plan: Plan, *, command: str, note: str = "") -> Repor
     made = plan.make(specs) if specs else {}
     rows = [_row(experiment, row, made, plan) for row in experiment.rows]
     all_runs = [run for runs in made.values() for run in runs]
-    lengths = {_length(run, spec, plan) for spec, runs in made.items() for run in runs}
+    lengths = {_length(run, spec) for spec, runs in made.items() for run in runs}
     length = None if len(lengths) > 1 else min(lengths, default=1.0)
     sources = {_data_of(run) for run in all_runs}
     return Report(
@@ -166,9 +166,11 @@ def redraw(name: str, out: epath.Path) -> list[epath.Path]:
         if report["name"] != name:
             raise ValueError(f"it is of {report['name']}")
         return write_report(report, out)
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}; leave --redraw out to make it") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a report of {name} ({error})") from error
 
 
@@ -254,12 +256,14 @@ def _conclusions(experiment: Experiment, rows: Sequence[ReportRow]) -> list[str]
     for family in families if experiment.kind == "curves" else ():
         if len(family) < 2:
             continue
-        shallow, deep = (_by_seed(row, metric) for row in (family[0], family[-1]))
-        seeds = shallow.keys() & deep.keys()
-        worse = sum(deep[seed] > shallow[seed] + _MARGIN for seed in seeds)
+        shallow, deep = (_by_run(row, metric) for row in (family[0], family[-1]))
+        pairs = shallow.keys() & deep.keys()
+        if not pairs:
+            continue
+        worse = sum(deep[pair] > shallow[pair] + _MARGIN for pair in pairs)
         sentences.append(
             f"The {METRICS[metric].removesuffix(' (%)')} of {family[-1]['label']} is more than "
-            f"{_MARGIN:g} point above that of {family[0]['label']} in {worse} of {len(seeds)} "
+            f"{_MARGIN:g} point above that of {family[0]['label']} in {worse} of {len(pairs)} "
             f"seeds (means {_mean(family[-1], metric):.2f}% and {_mean(family[0], metric):.2f}%)."
         )
     if experiment.kind == "responses":
@@ -267,7 +271,7 @@ def _conclusions(experiment: Experiment, rows: Sequence[ReportRow]) -> list[str]
         depths = {row["label"].rpartition("-")[2]: row for row in plain}
         for row in residual:
             depth = row["label"].rpartition("-")[2]
-            if depth in depths:
+            if depth in depths and set(row["steps"]) == set(depths[depth]["steps"]):
                 ours, theirs = _mean(row, metric), _mean(depths[depth], metric)
                 than = "smaller" if ours < theirs else "not smaller"
                 sentences.append(
@@ -277,9 +281,10 @@ def _conclusions(experiment: Experiment, rows: Sequence[ReportRow]) -> list[str]
     return sentences
 
 
-def _by_seed(row: ReportRow, metric: str) -> dict[int, float]:
-    """Returns the values of a metric by seed."""
-    return dict(zip(row["seeds"], row["values"][metric]["ours"], strict=True))
+def _by_run(row: ReportRow, metric: str) -> dict[tuple[int, int], float]:
+    """Returns the values of a metric by seed and steps, which runs that are compared share."""
+    runs = zip(row["seeds"], row["steps"], strict=True)
+    return dict(zip(runs, row["values"][metric]["ours"], strict=True))
 
 
 def _mean(row: ReportRow, metric: str) -> float:
@@ -297,9 +302,8 @@ def _summary(name: str) -> Summary:
     return summarize(create_model(name), image_shape(name))
 
 
-def _length(run: Run, spec: str, plan: Plan) -> float:
-    whole = Plan(plan.out, changes={}).config(spec).total_steps
-    return run.config.total_steps / whole
+def _length(run: Run, spec: str) -> float:
+    return run.config.total_steps / load_config(spec).total_steps
 
 
 def _data_of(run: Run) -> str:
@@ -325,7 +329,7 @@ def _version() -> str:
         return (
             "commit " + subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)[:-1]
         )
-    return importlib.metadata.version("resnet_jax")
+    return f"version {resnet_jax.__version__}"
 
 
 def _json(report: Report) -> str:

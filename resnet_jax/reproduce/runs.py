@@ -1,5 +1,6 @@
 """The runs of an experiment: made where they are missing, found, and measured."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,11 +15,11 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax.analysis import layer_responses
-from resnet_jax.checkpoints import Checkpoints, Json, Layout, manifest, read_config
+from resnet_jax.checkpoints import Checkpoints, Json, Layout, Workdir, manifest, read_config
 from resnet_jax.data import eval_batches, preprocess
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Network, Protocol, evaluate_ensemble, restore
-from resnet_jax.files import fingerprint, write_atomically
+from resnet_jax.files import fingerprint, resolve_path, write_atomically
 from resnet_jax.training import train
 from resnet_jax.training.logging import read_metrics
 
@@ -28,10 +29,9 @@ _RESPONSES = 1000  # images
 
 _OF_A_RUN = (
     *("seed", "total_steps", "schedule.boundaries", "schedule.warmup_steps"),
-    *("data.source", "data.name", "data.train_split", "data.eval_split", "data.in_memory"),
-    *("data.statistics_examples", "eval_every"),
+    *("data.source", "data.name", "data.in_memory", "data.statistics_examples", "eval_every"),
 )
-"""Keys in which runs of one recipe differ, besides those that may change in a run."""
+"""Keys in which runs of one recipe may differ, besides those that may change in a run."""
 
 
 class Run(NamedTuple):
@@ -75,6 +75,8 @@ class Plan:
             raise InputError(f"seeds are {self.seeds}; there must be at least 1")
         if self.runs is not None and not self.runs.is_dir():
             raise InputError(f"{self.runs} is not a folder; --runs takes one with workdirs of runs")
+        if "seed" in self.changes:
+            raise InputError("the seeds of the runs are counted from 0; give --seeds, not a seed")
 
     def config(self, spec: str, seed: int = 0) -> ConfigDict:
         """Returns the config of a run; `spec` is `FILE:NAME` of `configs/`."""
@@ -88,13 +90,14 @@ class Plan:
             config.data.train_split, config.data.eval_split = _HELD_OUT
         configs.update(config, self.changes)
         self.place_data(config)
+        configs.check(config)
         return config
 
     def place_data(self, config: ConfigDict) -> None:
         """Changes where a config's data are, unless they are part of the package."""
         if self.data is None or config.data.source == "digits":
             return
-        folder = epath.Path(self.data)
+        folder = resolve_path(self.data)
         split = config.data.train_split.partition("[")[0]
         config.data.source = "folder" if (folder / split).is_dir() else "tfds"
         config.data.path = self.data
@@ -105,7 +108,8 @@ class Plan:
         With `runs` nothing is trained; all runs there by a config's recipe are returned.
 
         Raises:
-          InputError: What `training.train` refuses; or `runs` has no run of any of the configs.
+          InputError: What `training.train` refuses; a workdir has a longer run or one of another
+            config; or `runs` has no run of any of the configs, or runs that have no mean.
           Interrupted: A signal ended a run; the same call goes on.
         """
         if self.runs is not None:
@@ -114,33 +118,49 @@ class Plan:
         made = {spec: [] for spec in specs}
         for number, (spec, seed) in enumerate(jobs, start=1):
             config = self.config(spec, seed)
-            if (
-                getattr(jax.config, "jax_compilation_cache_dir", None) is None
-            ):  # runs differ in their seeds
+            if jax.config.jax_compilation_cache_dir is None:  # pyrefly: ignore
+                # Runs that differ in their seeds share their programs.
                 config.compilation_cache = str(self.out / "compiled")
             file, _, name = spec.partition(".py:")
             workdir = self.out / "runs" / f"{file}-{name}-{seed}"
-            if _ended(workdir) != config.total_steps:
+            steps = _ended(workdir) or 0
+            if steps > config.total_steps:
+                raise InputError(
+                    f"{workdir} has a run of {steps} steps, and one of {config.total_steps} is "
+                    "wanted; give another --out"
+                )
+            if steps < config.total_steps:
                 print(f"run {number} of {len(jobs)}: {spec}, seed {seed}", flush=True)
                 train(config, workdir)
+            else:
+                _check_config(config, workdir)
             made[spec].append(Run(workdir, config))
         return made
 
     def _find(self, specs: Mapping[str, int]) -> dict[str, list[Run]]:
         assert self.runs is not None
-        wanted = {spec: _recipe(self.config(spec)) for spec in specs}
-        found = {spec: [] for spec in specs}
+        wanted = {spec: self.config(spec) for spec in specs}
+        found: dict[str, list[Run]] = {spec: [] for spec in specs}
         for workdir in sorted(self.runs.iterdir()):
             if not Layout(workdir).config_path.exists():
                 continue
             config = configs.complete(read_config(workdir))
-            if _ended(workdir) == config.total_steps:
+            specs_of_run = [spec for spec in wanted if _same_recipe(config, wanted[spec])]
+            if specs_of_run and _ended(workdir) == config.total_steps:
                 self.place_data(config)
-                for spec, recipe in wanted.items():
-                    if recipe == _recipe(config):
-                        found[spec].append(Run(workdir, config))
+                for spec in specs_of_run:
+                    found[spec].append(Run(workdir, config))
         if not any(found.values()):
             raise InputError(f"{self.runs} has no run that has ended of {', '.join(specs)}")
+        for spec, runs in found.items():
+            seeds, lengths = ({run.config[k] for run in runs} for k in ("seed", "total_steps"))
+            if len(seeds) < len(runs) or len(lengths) > 1:
+                raise InputError(
+                    f"the runs of {spec} in {self.runs} have no common mean, for they differ in "
+                    "length or two have one seed: "
+                    + ", ".join(run.workdir.name for run in runs)
+                    + "; leave those that belong together"
+                )
         return {spec: sorted(runs, key=lambda run: run.config.seed) for spec, runs in found.items()}
 
 
@@ -215,9 +235,14 @@ def curves(run: Run) -> dict[str, list[list[float]]]:
 
 def last_errors(run: Run) -> dict[str, float]:
     """Returns the errors at the end of the log: `top1_error` and `running_error`."""
-    found = curves(run)
+    found, total = curves(run), run.config.total_steps
+    if any(total not in steps for steps, _ in found.values()):
+        raise InputError(
+            f"{Layout(run.workdir).metrics} lacks errors of step {total}, the last of the run; "
+            "restore the file, or remove the workdir to make the run again"
+        )
     steps, errors = map(np.array, found["train"])
-    last = errors[steps > 0.95 * run.config.total_steps]
+    last = errors[steps > 0.95 * total]
     return {"top1_error": found["test"][1][-1], "running_error": float(last.mean())}
 
 
@@ -234,11 +259,37 @@ def _ended(workdir: epath.Path) -> int | None:
         return max(checkpoints.steps(), default=None)
 
 
+def _check_config(config: ConfigDict, workdir: epath.Path) -> None:
+    """Refuses a workdir whose run has another config or goes on in another process."""
+    config = configs.choose_lowering(config, read_config(workdir))
+    defaults = configs.base_config().to_dict()
+    Workdir(
+        workdir, config.to_dict(), may_change=configs.may_change(config), defaults=defaults
+    ).close()
+
+
+def _same_recipe(config: ConfigDict, wanted: ConfigDict) -> bool:
+    """Whether runs differ in seed and length alone, with their schedules in proportion."""
+    if _recipe(config) != _recipe(wanted):
+        return False
+    share = config.total_steps / wanted.total_steps
+    there, here = _changes_of_rate(config), _changes_of_rate(wanted)
+    return len(there) == len(here) and all(  # but for rounding
+        abs(step - share * whole) <= 1 for step, whole in zip(there, here, strict=True)
+    )
+
+
+def _changes_of_rate(config: ConfigDict) -> tuple[int, ...]:
+    """Returns the steps of a schedule; of a plateau, the interval at which it is looked for."""
+    return (config.eval_every,) if config.schedule.name == "plateau" else config.schedule.boundaries
+
+
 def _recipe(config: ConfigDict) -> dict[str, Json]:
     """Returns the values that runs of one recipe share."""
     values = json.loads(json.dumps(config.to_dict()))
-    values["slice"] = config.data.train_split.partition("[")[2]  # as of 45,000 images
-    for key in (*_OF_A_RUN, *configs.may_change(config), "data.path"):
+    images = config.data.source in ("folder", "tfds")  # a folder may be a copy of tfds' data
+    values["images"] = config.data.name if images else config.data.source
+    for key in (*_OF_A_RUN, *configs.may_change(config)):
         *path, last = key.split(".")
         inner = values
         for part in path:
@@ -261,7 +312,7 @@ def _once(
     key = {**key, "checkpoints": [fingerprint(path)["sha256"] for path in manifests]}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = plan.out / "measured" / f"{name}.json"
-    if path.exists():
+    with contextlib.suppress(FileNotFoundError, ValueError, LookupError):  # or it is damaged
         return json.loads(path.read_text())["values"]
     values = measure()
     path.parent.mkdir(parents=True, exist_ok=True)

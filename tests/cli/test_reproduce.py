@@ -1,9 +1,13 @@
 """The command `reproduce`."""
 
 import json
+import os
+import signal
+from signal import SIGTERM
 
 import pytest
 
+from resnet_jax.cli import reproduce as command
 from tests.commands import run_command
 
 
@@ -54,7 +58,13 @@ def test_redraws_from_the_json_alone(reproduce, tmp_path):
         (["table7", "--out", "R"], "did you mean table6"),
         (["table6", "--out", "R", "--redraw"], "there is no R/table6.json"),
         (["table6", "--out", "R", "--fraction", "2"], "the fraction is 2.0"),
-        (["table6", "--out", "R", "--seeds", "-1"], "seeds are -1"),
+        (["table6", "--out", "R", "--seeds", "0"], "seeds are 0"),
+        (["table6", "--out", "https://R"], "in no store"),
+        (["table6", "--out", "file"], "cannot be written"),
+        (["table6", "--out", "R", "--config=cifar10.py"], "--config.KEY=VALUE"),
+        (["table6", "--out", "R", "--config.model=3", "--config.model.width=2"], "has a value"),
+        (["table6", "--out", "R", "--config.seed=3"], "give --seeds"),
+        (["table6", "--out", "R", "--config.total_steps=0"], "total_steps is 0"),
         (["table6", "--out", "R", "--config.batch=3"], "batch_size"),
         (["table6", "--out", "R", "stray"], "'stray' is not an argument"),
         (["table6", "--out", "R", "--runs", "nowhere"], "not a folder"),
@@ -65,6 +75,7 @@ def test_redraws_from_the_json_alone(reproduce, tmp_path):
 )
 def test_wrong_arguments_are_one_sentence(reproduce, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     ended = reproduce(*arguments)
     assert ended.status == 2
     assert message in ended.err
@@ -72,8 +83,26 @@ def test_wrong_arguments_are_one_sentence(reproduce, tmp_path, monkeypatch, argu
     assert not list(tmp_path.glob("R/table*"))
 
 
-def test_a_damaged_report_is_refused(reproduce, tmp_path):
-    (tmp_path / "table6.json").write_text('{"name": "table6"}')
+def test_a_signal_while_nothing_is_trained_says_to_start_again(reproduce, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "make_report", lambda *_, **__: os.kill(os.getpid(), SIGTERM))
+    before = signal.getsignal(SIGTERM)
+    ended = reproduce("table1", "--out", tmp_path)
+    signal.signal(SIGTERM, before)
+    assert ended.status == 75
+    assert ended.err == "resnet_jax reproduce: ended by SIGTERM; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "table6"}',
+        "[]",
+        '{"name": "table6", "kind": "numbers", "rows": []}',
+        '{"name": "table6", "kind": "numbers", "rows": [{"label": 3, "values": []}]}',
+    ],
+)
+def test_a_damaged_report_is_refused(reproduce, tmp_path, text):
+    (tmp_path / "table6.json").write_text(text)
     ended = reproduce("table6", "--out", tmp_path, "--redraw")
     assert ended.status == 2
     assert "is not a report of table6" in ended.err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Protocol, evaluate
 from resnet_jax.reproduce import EXPERIMENTS, Experiment, Plan, Row, make_report, write_report
 from resnet_jax.reproduce import report as reports
@@ -139,6 +140,36 @@ def test_a_run_that_has_not_ended_is_not_shown(out, tmp_path, experiments):
     assert [row["seeds"] for row in report["rows"]] == [[0], [0], []]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 32}, "workdir of another config"),
+        ({"total_steps": 20}, "has a run of 40 steps, and one of 20 is wanted"),
+    ],
+)
+def test_a_finished_run_of_another_config_is_refused(out, changes, message):
+    plan = Plan(out, changes={**TINY, **changes})
+    with pytest.raises(InputError, match=message):
+        plan.make({"degradation.py:plain8": 1})
+
+
+def test_runs_without_a_common_mean_are_refused(out, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(out / "runs" / "degradation-plain8-0", tmp_path / name)
+    plan = Plan(epath.Path(tmp_path), runs=epath.Path(tmp_path), changes=TINY)
+    with pytest.raises(InputError, match="two have one seed: a, b"):
+        plan.make({"degradation.py:plain8": 1})
+
+
+def test_a_log_without_the_last_errors_is_refused(out, tmp_path):
+    plan = Plan(epath.Path(tmp_path), runs=epath.Path(out / "runs"), changes=TINY)
+    run = plan.make({"degradation.py:plain8": 1})["degradation.py:plain8"][0]
+    cut = shutil.copytree(run.workdir, tmp_path / "cut") / "metrics.jsonl"
+    cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="lacks errors of step 40"):
+        runs_of_plan.last_errors(run._replace(workdir=cut.parent))
+
+
 def test_the_picture_has_the_numbers_of_the_json(out):
     report = json.loads((out / "curves.json").read_text())
     plain, residual = figure_of(report).axes
@@ -200,10 +231,13 @@ def test_an_interval_covers_the_mean_as_often_as_it_says():
 def test_conclusions_count_the_seeds_in_which_depth_hurts(experiments):
     def row(label, errors):
         value = reports.summary(errors, None)
-        return {"label": label, "seeds": [0, 1, 2], "values": {"train_error": value}}
+        seeds, values = [0, 1, 2], {"train_error": value}
+        return {"label": label, "seeds": seeds, "steps": [9, 9, 9], "values": values}
 
     rows = [row("plain-8", [0.0, 0.0, 0.5]), row("plain-32", [30.0, 0.9, 1.4])]
     rows += [row("ResNet-8", [0.0, 0.0, 0.0]), row("ResNet-32", [0.0, 0.1, 0.0])]
     plain, residual = reports._conclusions(CURVES, rows)
     assert "of plain-32 is more than 1 point above that of plain-8 in 1 of 3 seeds" in plain
     assert "in 0 of 3 seeds (means 0.03% and 0.00%)" in residual
+    rows[1]["steps"] = [10, 10, 10]
+    assert reports._conclusions(CURVES, rows) == [residual]  # runs of two lengths say nothing

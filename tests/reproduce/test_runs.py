@@ -1,12 +1,14 @@
 """The runs of an experiment: their configs, and which earlier runs count."""
 
+import math
+
 import pytest
 from etils import epath
 
-from resnet_jax.config import load_config
+from resnet_jax.config import load_config, update
 from resnet_jax.errors import InputError
 from resnet_jax.reproduce import Plan
-from resnet_jax.reproduce.runs import shorten
+from resnet_jax.reproduce.runs import _same_recipe, shorten
 
 
 def plan(tmp_path, **options):
@@ -68,9 +70,40 @@ def test_changed_values_win_and_the_rate_follows_the_batch(tmp_path):
         ({"fraction": 0.0}, "fraction is 0.0"),
         ({"fraction": 1.5}, "fraction is 1.5"),
         ({"seeds": 0}, "seeds are 0"),
+        ({"fraction": math.nan}, "fraction is nan"),
+        ({"changes": {"seed": 3}}, "give --seeds"),
         ({"runs": epath.Path("/nowhere")}, "not a folder"),
     ],
 )
 def test_wrong_plans_are_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         plan(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({"total_steps": 1600, "schedule": {"boundaries": (801, 1200)}}, True),
+        ({"data": {"source": "folder", "path": "elsewhere"}, "seed": 4}, True),
+        ({"schedule": {"boundaries": (8000, 12000)}}, False),
+        ({"schedule": {"boundaries": (32000,)}}, False),
+        ({"batch_size": 64}, False),
+        ({"data": {"train_split": "train[:45000]", "eval_split": "train[45000:]"}}, False),
+        ({"data": {"eval_split": "train"}}, False),
+        ({"data": {"name": "cifar100"}}, False),
+        ({"data": {"source": "digits"}}, False),
+        ({"data": {"image_size": 16}}, False),
+    ],
+)
+def test_runs_of_a_recipe_differ_in_seed_and_length_alone(changes, counts):
+    run, wanted = load_config("cifar10.py:plain20"), load_config("cifar10.py:plain20")
+    update(run, changes)
+    assert _same_recipe(run, wanted) == counts
+
+
+def test_a_plateau_has_to_be_looked_for_in_proportion():
+    run, wanted = load_config("imagenet.py:resnet18_A"), load_config("imagenet.py:resnet18_A")
+    shorten(run, 0.01)
+    assert _same_recipe(run, wanted)
+    run.eval_every = wanted.eval_every
+    assert not _same_recipe(run, wanted)
