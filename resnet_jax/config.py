@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from etils import epath
 from flax import linen as nn
+from flax import traverse_util
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -174,7 +175,11 @@ def complete(values: Mapping[str, Any]) -> ConfigDict:
       InputError: A key is unknown or a value is of another type.
     """
     config = base_config()
+    defaults = traverse_util.flatten_dict(config.to_dict(), sep=".")
     update(config, values)
+    for key, value in traverse_util.flatten_dict(config.to_dict(), sep=".").items():
+        if value is None and defaults[key] is not None:  # ml_collections takes None for any type
+            raise InputError(f"{key} is None; it must be like {defaults[key]!r}")
     return config
 
 

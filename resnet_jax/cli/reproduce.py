@@ -5,7 +5,8 @@ Runs that are missing are trained with the configs of `configs/`, each in a work
 numbers beside ours. Stopped at any time, the same command goes on. `--list` says what each name
 needs. `--fraction 0.125` shortens the runs and their schedules in proportion. `--runs DIR` takes
 the workdirs of earlier runs and runs nothing. Exit status: 0 done, 2 wrong input, 75 ended by a
-signal and saved (start it again), 1 anything else.
+signal, and a run that was trained was saved (start it again), 130 by Ctrl-C where none was trained,
+1 anything else.
 """
 
 import shlex
@@ -63,8 +64,8 @@ def main(arguments: Sequence[str]) -> None:
             held_out=given.held_out,
             runs=None if given.runs is None else resolve_path(given.runs),
         )
-        before = ["", *arguments]  # the note has a place of its own
-        words = [a for b, a in zip(before, arguments, strict=False) if "--note" not in (a, b)]
+        note = ("--note", given.note, f"--note={given.note}")  # it has a place of its own
+        words = [word for word in arguments if word not in note]
         command = shlex.join(["python", "-m", "resnet_jax", "reproduce", *words])
         paths = write_report(make_report(given.name, plan, command=command, note=given.note), out)
     print(*paths, sep="\n")

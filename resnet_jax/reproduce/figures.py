@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ def figure_of(report: "Report") -> "Figure":
             _draw_numbers(axes, report)
     for one in axes:
         style(one)
-    figure.suptitle(report["heading"], fontsize=12)
+    title = textwrap.fill(report["heading"], round(10.5 * figure.get_figwidth()))
+    figure.suptitle(title, fontsize=12)
     figure.tight_layout(rect=(0, 0, 1, 0.99))
     return figure
 
@@ -120,16 +122,14 @@ def _draw_numbers(axes: Sequence["Axes"], report: "Report") -> None:
     places = np.arange(len(report["rows"]))[::-1]
     for one, metric in zip(axes, report["rows"][0]["values"], strict=True):
         values = [row["values"][metric] for row in report["rows"]]
-        paper = [(v["paper"], y) for v, y in zip(values, places, strict=True)]
-        ours = [(v["mean"], y, v["interval"]) for v, y in zip(values, places, strict=True)]
-        for x, y in paper:
-            if x is not None:
-                one.plot(x, y, "o", markerfacecolor="none", color=_PAPER, markersize=9)
-        for x, y, interval in ours:
-            if x is not None:
-                one.errorbar(x, y, xerr=interval, fmt="o", color=_OURS, markersize=5, capsize=3)
+        for y, value in zip(places, values, strict=True):
+            paper, ours, interval = value["paper"], value["mean"], value["interval"]
+            if paper is not None:
+                one.plot(paper, y, "o", markerfacecolor="none", color=_PAPER, markersize=9)
+            if ours is not None:
+                one.errorbar(ours, y, xerr=interval, fmt="o", color=_OURS, markersize=5, capsize=3)
         one.plot([], [], "o", markerfacecolor="none", color=_PAPER, markersize=9, label="paper")
-        if any(x is not None for x, *_ in ours):
+        if any(value["ours"] for value in values):
             one.plot([], [], "o", color=_OURS, markersize=5, label="ours")
         one.set_xlabel(METRICS[metric])
         one.set_yticks(places, [row["label"] for row in report["rows"]])

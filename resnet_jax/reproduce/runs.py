@@ -89,8 +89,8 @@ class Plan:
                 raise InputError("5,000 training images are held out of CIFAR-10 only")
             config.data.train_split, config.data.eval_split = _HELD_OUT
         configs.update(config, self.changes)
-        self.place_data(config)
         configs.check(config)
+        self.place_data(config)
         return config
 
     def place_data(self, config: ConfigDict) -> None:

@@ -65,6 +65,7 @@ def test_redraws_from_the_json_alone(reproduce, tmp_path):
         (["table6", "--out", "R", "--config.model=3", "--config.model.width=2"], "has a value"),
         (["table6", "--out", "R", "--config.seed=3"], "give --seeds"),
         (["table6", "--out", "R", "--config.total_steps=0"], "total_steps is 0"),
+        (["table6", "--out", "R", "--config.data.train_split=None"], "train_split is None"),
         (["table6", "--out", "R", "--config.batch=3"], "batch_size"),
         (["table6", "--out", "R", "stray"], "'stray' is not an argument"),
         (["table6", "--out", "R", "--runs", "nowhere"], "not a folder"),

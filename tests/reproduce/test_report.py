@@ -202,7 +202,9 @@ def test_an_ensemble_takes_a_run_of_each_member(out, tmp_path, experiments):
     (measured,) = (tmp_path / "measured").glob("*.json")
     names = [epath.Path(w).name for w in json.loads(measured.read_text())["workdirs"]]
     assert names == ["degradation-plain8-0", "degradation-plain8-1"]
-    numbers = figure_of(report).axes[0]
+    figure = figure_of({**report, "heading": "A long title " * 9})
+    assert figure.get_suptitle().count("\n") == 1  # for it would be cut off
+    numbers = figure.axes[0]
     assert [label.get_text() for label in numbers.get_yticklabels()] == ["two", "cited"]
 
 
