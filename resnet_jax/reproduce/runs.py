@@ -144,7 +144,10 @@ class Plan:
         for workdir in sorted(self.runs.iterdir()):
             if not Layout(workdir).config_path.exists():
                 continue
-            config = configs.complete(read_config(workdir))
+            try:
+                config = configs.complete(read_config(workdir))
+            except InputError as error:
+                raise InputError(f"{workdir.name} is not one of the runs ({error})") from error
             specs_of_run = [spec for spec in wanted if _same_recipe(config, wanted[spec])]
             if specs_of_run and _ended(workdir) == config.total_steps:
                 self.place_data(config)
@@ -223,26 +226,34 @@ def measure_responses(run: Run, plan: Plan) -> dict[str, float]:
 
 
 def curves(run: Run) -> dict[str, list[list[float]]]:
-    """Returns the steps and the errors of `train` and `test` from the log of a run."""
+    """Returns the steps and the errors of `train` and `test` from the log of a run.
+
+    Raises:
+      InputError: The log is damaged, or ends before the run.
+    """
+    path, total = Layout(run.workdir).metrics, run.config.total_steps
     found: dict[str, list[list[float]]] = {"train": [[], []], "test": [[], []]}
-    for row in read_metrics(Layout(run.workdir).metrics):
-        split = "train" if row["split"] == "train" else "test"
-        if "top1_error" in row and row["split"] in ("train", run.config.data.eval_split):
+    for row in read_metrics(path) if path.exists() else ():
+        if row["split"] in ("train", run.config.data.eval_split):
+            error = row.get("top1_error")
+            if not isinstance(error, int | float) or not 0 <= error <= 100:
+                raise InputError(f"{path} has a top1_error of {error!r} at step {row['step']}")
+            split = "train" if row["split"] == "train" else "test"
             found[split][0].append(float(row["step"]))
-            found[split][1].append(round(float(row["top1_error"]), 4))
+            found[split][1].append(round(error, 4))
+    if any(total not in steps for steps, _ in found.values()):
+        raise InputError(
+            f"{path} lacks errors of step {total}, the last of the run; restore the file, or "
+            "remove the workdir to make the run again"
+        )
     return found
 
 
 def last_errors(run: Run) -> dict[str, float]:
     """Returns the errors at the end of the log: `top1_error` and `running_error`."""
-    found, total = curves(run), run.config.total_steps
-    if any(total not in steps for steps, _ in found.values()):
-        raise InputError(
-            f"{Layout(run.workdir).metrics} lacks errors of step {total}, the last of the run; "
-            "restore the file, or remove the workdir to make the run again"
-        )
+    found = curves(run)
     steps, errors = map(np.array, found["train"])
-    last = errors[steps > 0.95 * total]
+    last = errors[steps > 0.95 * run.config.total_steps]
     return {"top1_error": found["test"][1][-1], "running_error": float(last.mean())}
 
 

@@ -161,13 +161,21 @@ def test_runs_without_a_common_mean_are_refused(out, tmp_path):
         plan.make({"degradation.py:plain8": 1})
 
 
-def test_a_log_without_the_last_errors_is_refused(out, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: text.rindex("{")], "lacks errors of step 40"),
+        (lambda text: text.replace('"top1_error": ', '"top1_error": "NaN", "_": '), "error of nan"),
+        (lambda text: text.replace('"top1_error": ', '"top1_error": "a", "_": '), "error of 'a'"),
+    ],
+)
+def test_a_damaged_log_is_refused(out, tmp_path, change, message):
     plan = Plan(epath.Path(tmp_path), runs=epath.Path(out / "runs"), changes=TINY)
     run = plan.make({"degradation.py:plain8": 1})["degradation.py:plain8"][0]
-    cut = shutil.copytree(run.workdir, tmp_path / "cut") / "metrics.jsonl"
-    cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(InputError, match="lacks errors of step 40"):
-        runs_of_plan.last_errors(run._replace(workdir=cut.parent))
+    damaged = shutil.copytree(run.workdir, tmp_path / "damaged") / "metrics.jsonl"
+    damaged.write_text(change(damaged.read_text()))
+    with pytest.raises(InputError, match=message):
+        runs_of_plan.last_errors(run._replace(workdir=damaged.parent))
 
 
 def test_the_picture_has_the_numbers_of_the_json(out):
