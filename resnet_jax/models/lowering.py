@@ -386,3 +386,40 @@ def _max_pool_gradient(
 
 
 _max_pool.defvjp(_max_and_index, _max_pool_gradient)
+
+
+def normalize(
+    x: Float[Array, "groups m h w c"],
+    mean: Float[Array, "groups 1 1 1 c"],
+    factor: Float[Array, "groups 1 1 1 c"],
+    bias: Float[Array, "1 1 1 1 c"],
+) -> Float[Array, "groups m h w c"]:
+    """Returns `(x - mean) * factor + bias`, at least in float32, in the form that is asked for."""
+    if _platform.get() not in ("cpu", "gpu"):
+        return _normalize_plain(x, mean, factor, bias)
+    return _normalize(x, mean, factor, bias)
+
+
+def _normalize_plain(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
+    return (x.astype(mean.dtype) - mean) * factor + bias
+
+
+_normalize = jax.custom_vjp(_normalize_plain)
+
+
+def _normalize_gradients(
+    saved: tuple[Array, Array, Array], dy: Float[Array, "groups m h w c"]
+) -> tuple[Array, Array, Array, Array]:
+    """Returns the gradients from `x` alone: XLA would keep `x - mean` too, and sum once more."""
+    x, mean, factor = saved
+    centred = lax.optimization_barrier(x).astype(mean.dtype) - mean
+    dbias = jnp.sum(dy, axis=(1, 2, 3), keepdims=True)
+    dfactor = jnp.sum(dy * centred, axis=(1, 2, 3), keepdims=True)
+    dx = (dy * factor).astype(x.dtype)
+    return dx, -factor * dbias, dfactor, dbias.sum(axis=0, keepdims=True)
+
+
+_normalize.defvjp(
+    lambda x, mean, factor, bias: (_normalize(x, mean, factor, bias), (x, mean, factor)),
+    _normalize_gradients,
+)

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.errors import InputError
+from resnet_jax.models.lowering import normalize
 
 GroupSize = int | Literal["global"] | None
 
@@ -129,8 +130,7 @@ class BatchNorm(nn.Module):
             return a[:, None, None, None, :]
 
         factor = lax.rsqrt(var + self.epsilon) * scale[None]
-        y = (x.astype(jnp.float32) - spread(mean)) * spread(factor) + spread(bias[None])
-        return y.astype(self.dtype)
+        return normalize(x, spread(mean), spread(factor), spread(bias[None])).astype(self.dtype)
 
 
 def batch_norm_of(network: nn.Module) -> Callable[..., BatchNorm]:
