@@ -31,6 +31,7 @@ def get_config(name: str = "plain32") -> ConfigDict:
     config.data.source = "digits"
     config.data.image_size = 8
     config.batch_size = 64
+    config.model.bn_group_size = config.get_ref("batch_size")  # on any number of devices
     config.total_steps = 300
     config.schedule.boundaries = (150, 225)
     config.log_every = 10

@@ -107,3 +107,9 @@ def test_a_plateau_has_to_be_looked_for_in_proportion():
     assert _same_recipe(run, wanted)
     run.eval_every = wanted.eval_every
     assert not _same_recipe(run, wanted)
+
+
+def test_degradation_normalises_over_the_batch_on_any_number_of_devices(tmp_path):
+    for batch_size in (64, 32):
+        config = plan(tmp_path, changes={"batch_size": batch_size}).config("degradation.py:plain8")
+        assert config.model.bn_group_size == batch_size
