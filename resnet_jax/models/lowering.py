@@ -179,6 +179,8 @@ def _convolve_gradients(
     dy: Float[Array, "n h2 w2 d"],
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "k l c d"]]:
     x, kernel = saved
+    # Else XLA would make the slices of all layers before the gradients come, and keep them.
+    x, dy = lax.optimization_barrier((x, dy))
     if x.dtype in _ONEDNN_TYPES:
         dx = _input_gradient(dy, kernel, x.shape, strides, padding, dilation)
     else:
