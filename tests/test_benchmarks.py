@@ -23,7 +23,7 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("task", ["train", "infer"])
+@pytest.mark.parametrize("task", [pytest.param("train", marks=pytest.mark.slow), "infer"])
 def test_a_step_is_timed_and_its_memory_planned(benchmark, task):
     options = argparse.Namespace(
         **{"task": task, "model": "cifar_resnet8", "dtype": "float32", "batch": 8, "size": 8},

@@ -101,7 +101,7 @@ _TOP1, _BOTH = ("top1_error",), ("top1_error", "top5_error")
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "degradation": Experiment(
-        "Degradation in five minutes: plain and residual networks on handwritten digits",
+        "Degradation: plain and residual networks on handwritten digits",
         data="digits, part of the package",
         cost="300 steps of 64 images a run",
         metrics=("train_error", "running_error", "top1_error"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import json
 import pathlib
 import platform
@@ -16,7 +17,6 @@ import jax
 from etils import epath
 from scipy import special
 
-import resnet_jax
 from resnet_jax.analysis import Summary, summarize
 from resnet_jax.analysis.tables import stage_table
 from resnet_jax.config import data_name, load_config
@@ -324,12 +324,14 @@ def _hardware() -> str:
 
 def _version() -> str:
     """Returns the commit of a checkout, or the version of the installed package."""
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return (
-            "commit " + subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)[:-1]
-        )
-    return f"version {resnet_jax.__version__}"
+    root = pathlib.Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return f"commit {subprocess.check_output(command, text=True).strip()}"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"version {importlib.metadata.version('resnet_jax')}"
+    return "an unknown version"
 
 
 def _json(report: Report) -> str:

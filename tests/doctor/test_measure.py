@@ -111,7 +111,11 @@ def load_source(run):
 
 @pytest.mark.parametrize(
     ("change", "limit"),
-    [(slow_reading, "reading"), (slow_decoding, "decoding"), (slow_steps, "step")],
+    [
+        (slow_reading, "reading"),
+        pytest.param(slow_decoding, "decoding", marks=pytest.mark.slow),
+        (slow_steps, "step"),
+    ],
 )
 def test_names_the_part_that_was_made_slow(config, monkeypatch, change, limit):
     run = change(Run.from_config(config), monkeypatch)

@@ -21,7 +21,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(("name", "fields"), NETWORKS.items(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        pytest.param(*network, id=network[0], marks=[pytest.mark.slow] * ("ception" in network[0]))
+        for network in NETWORKS.items()
+    ],
+)
 def test_a_folded_network_has_the_same_outputs(name, fields):
     model = create_model(name, num_classes=5, **fields)
     height, width, channels = image_shape(name)

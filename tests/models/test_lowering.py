@@ -84,7 +84,7 @@ def convolutions_and_arguments(dtype):
     return functions, arguments
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 def test_convolutions_of_all_networks_equal_their_plain_form(monkeypatch, platform):
     """In float64, with the gradient for the input that bfloat16 gets."""
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
@@ -117,6 +117,10 @@ def test_max_pools_of_all_networks_equal_their_plain_form():
     compare(functions, arguments, tolerance=1e-6)
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("platform", "name", "fields"),
     [
@@ -124,9 +128,9 @@ def test_max_pools_of_all_networks_equal_their_plain_form():
         ("gpu", "resnet18", {"stage_sizes": (1,), "width": 8}),
         ("cpu", "cifar_resnet8", {"remat": True}),
         ("tpu", "cifar_resnet8", {}),
-        ("cpu", "zfnet", {"filters": (4, 4, 4, 4, 4), "hidden_units": 8}),
-        ("cpu", "lenet5", {}),
-        pytest.param("cpu", "googlenet", {"auxiliary_heads": False}, marks=pytest.mark.slow),
+        slow("cpu", "zfnet", {"filters": (4, 4, 4, 4, 4), "hidden_units": 8}),
+        slow("cpu", "lenet5", {}),
+        slow("cpu", "googlenet", {"auxiliary_heads": False}),
     ],
 )
 def test_a_network_in_the_fast_form_equals_the_plain_one(monkeypatch, platform, name, fields):

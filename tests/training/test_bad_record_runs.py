@@ -106,6 +106,7 @@ def test_what_was_learned_before_a_bad_example_is_kept(root, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_for_a_while_costs_nothing(root, tmp_path, monkeypatch):
     full = [OSError(errno.ENOSPC, "No space left on device")]
     write = MetricsLog.write

@@ -117,6 +117,7 @@ def test_wrong_colours_are_refused_before_anything_is_written(root, tmp_path, ch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_colours_goes_on(tmp_path):
     workdir = tmp_path / "run"
     whole = jax.device_get(train(tiny_config(**SELDOM, total_steps=8), tmp_path / "whole"))

@@ -154,6 +154,7 @@ def test_the_auxiliary_head_learns_in_training_and_is_not_evaluated(tmp_path):
     assert moved.max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path):
     whole = jax.device_get(train(config(total_steps=5), tmp_path / "whole"))
     train(config(total_steps=3), tmp_path / "interrupted")

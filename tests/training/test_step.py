@@ -98,7 +98,7 @@ def assert_close(one, other, tolerance):
     ("group_size", "devices", "mapping"),
     [
         (4, 2, "pmap"),  # inside a replica
-        (16, 4, "shard_map"),  # two replicas
+        pytest.param(16, 4, "shard_map", marks=pytest.mark.slow),  # two replicas
         ("global", 8, "pmap"),
     ],
 )

@@ -59,6 +59,7 @@ def test_frozen_modules_stay_as_they_were_and_the_rest_learns(source, tmp_path):
         assert np.array_equal(end[name], array) == frozen, name
 
 
+@pytest.mark.slow
 def test_an_interrupted_fine_tuning_goes_on_bit_for_bit_without_its_source(source, tmp_path):
     changes = {"init.freeze": ("stem",)}
     whole = flat(train(tuned(source, **changes), tmp_path / "whole"))
