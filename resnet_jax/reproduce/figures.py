@@ -66,14 +66,15 @@ def _draw_curves(axes: Sequence["Axes"], report: "Report") -> None:
     drawn = []
     for one, (title, rows) in zip(axes, families.items(), strict=True):
         for row in rows:
-            colour = _COLOURS[_depths(report).index(_depth(row)) % len(_COLOURS)]
+            colour = _colour(report, row)
             for split in ("train",) if only_train else ("train", "test"):
                 x, errors = _across_seeds(row, split)
+                mean = errors.mean(axis=0)
                 bold = only_train or split == "test"
-                drawn.append((x, errors.mean(axis=0)))
+                drawn.append((x, mean))
                 one.plot(
                     x,
-                    errors.mean(axis=0),
+                    mean,
                     color=colour,
                     linewidth=2.2 if bold else 0.9,
                     alpha=1 if bold else 0.75,
@@ -103,7 +104,7 @@ def _draw_responses(axes: Sequence["Axes"], report: "Report") -> None:
         if "responses" not in row:
             continue
         found = np.array([[*of_run.values()] for of_run in row["responses"]])
-        colour = _COLOURS[_depths(report).index(_depth(row)) % len(_COLOURS)]
+        colour = _colour(report, row)
         dashes = "--" if row["label"].startswith("plain") else "-"
         in_order, ranked = found.mean(axis=0), np.sort(found, axis=1)[:, ::-1].mean(axis=0)
         for one, values in zip(axes, (in_order, ranked), strict=True):
@@ -153,5 +154,7 @@ def _depth(row: "ReportRow") -> int:
     return int("".join(itertools.takewhile(str.isdigit, row["label"].partition("-")[2])))
 
 
-def _depths(report: "Report") -> list[int]:
-    return sorted({_depth(row) for row in report["rows"]})
+def _colour(report: "Report", row: "ReportRow") -> str:
+    """Returns the colour of a depth, the same in plain and in residual networks."""
+    depths = sorted({_depth(row) for row in report["rows"]})
+    return _COLOURS[depths.index(_depth(row)) % len(_COLOURS)]

@@ -218,14 +218,15 @@ def _measure(
         responses = measured.measure_responses(run, plan)
         found.setdefault("responses", []).append(responses)
         return {"mean_response": statistics.mean(responses.values())}
-    if experiment.kind == "curves":
-        found.setdefault("curves", []).append(measured.curves(run))
     if "train_error" in experiment.metrics:
         split = run.config.data.train_split
         errors = measured.measure_errors(runs, plan, protocol=Protocol(), split=split)
         values["train_error"] = errors["top1_error"]
-    if experiment.protocol == "single_crop" and len(runs) == 1:
-        return {**values, **measured.last_errors(run)}  # as at the end of training
+    if experiment.protocol == "single_crop" and len(runs) == 1:  # as at the end of training
+        curves = measured.curves(run)
+        if experiment.kind == "curves":
+            found.setdefault("curves", []).append(curves)
+        return {**values, **measured.last_errors(curves)}
     return {**values, **measured.measure_errors(runs, plan, protocol=Protocol(experiment.protocol))}
 
 

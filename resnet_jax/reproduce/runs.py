@@ -249,11 +249,10 @@ def curves(run: Run) -> dict[str, list[list[float]]]:
     return found
 
 
-def last_errors(run: Run) -> dict[str, float]:
-    """Returns the errors at the end of the log: `top1_error` and `running_error`."""
-    found = curves(run)
+def last_errors(found: dict[str, list[list[float]]]) -> dict[str, float]:
+    """Returns the errors at the end of `curves`: `top1_error` and `running_error`."""
     steps, errors = map(np.array, found["train"])
-    last = errors[steps > 0.95 * run.config.total_steps]
+    last = errors[steps > 0.95 * steps[-1]]
     return {"top1_error": found["test"][1][-1], "running_error": float(last.mean())}
 
 

@@ -175,7 +175,7 @@ def test_a_damaged_log_is_refused(out, tmp_path, change, message):
     damaged = shutil.copytree(run.workdir, tmp_path / "damaged") / "metrics.jsonl"
     damaged.write_text(change(damaged.read_text()))
     with pytest.raises(InputError, match=message):
-        runs_of_plan.last_errors(run._replace(workdir=damaged.parent))
+        runs_of_plan.last_errors(runs_of_plan.curves(run._replace(workdir=damaged.parent)))
 
 
 def test_the_picture_has_the_numbers_of_the_json(out):
