@@ -44,6 +44,7 @@ import turns
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUNS = ("plain20", "resnet20", "plain56", "resnet56", "plain110", "resnet110")
+PEERS = ("ours", "torch_compiled", "torch", "flax")
 FLAGS = (
     "--xla_gpu_enable_latency_hiding_scheduler=true",
     "--xla_gpu_experimental_enable_conv_fusion=true",
@@ -59,7 +60,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540, help="for all parts together")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--cifar", type=pathlib.Path, help="folder of images, or a tar file of it")
-    parser.add_argument("--runs", default=",".join(RUNS), help="of part e")
+    parser.add_argument("--peers", default=",".join(PEERS), help="of part b")
+    parser.add_argument("--runs", default=",".join(RUNS), help="of part e; plain20-1 has seed 1")
     parser.add_argument("--together", type=int, default=2, help="runs of part e at a time")
     parser.add_argument("--steps", type=int, default=64_000, help="of each run of part e")
     parser.add_argument("--states", type=pathlib.Path, help="folder with the tar files of part e")
@@ -122,10 +124,9 @@ def jobs_of(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str
 
     match part:
         case "b":
-            for peer in ("ours", "torch_compiled", "torch", "flax"):
-                yield job(peer, "--task", "train")
-            for peer in ("ours", "torch_compiled", "torch", "flax"):
-                yield job(peer, "--task", "infer")
+            for task in ("train", "infer"):
+                for peer in arguments.peers.split(","):
+                    yield job(peer, "--task", task)
         case "c":
             yield job("ours", "--profile", str(arguments.out.parent / "profile"))
         case "d":
@@ -184,7 +185,9 @@ def figure6(arguments: argparse.Namespace, deadline: float) -> Iterator[dict[str
         if state and state.exists() and not workdir.exists():
             with tarfile.open(state) as tar:
                 tar.extractall(work, filter="data")
+        network, _, seed = name.partition("-")
         options = {
+            "seed": int(seed or 0),
             "data.source": "folder",
             "data.path": data,
             "total_steps": arguments.steps,
@@ -198,7 +201,7 @@ def figure6(arguments: argparse.Namespace, deadline: float) -> Iterator[dict[str
             options |= {"data.eval_split": "test[:1000]", "schedule.warmup_steps": 0}
         command = [
             *(sys.executable, str(ROOT / "train.py"), "--workdir", str(workdir)),
-            f"--config={ROOT / 'configs' / 'cifar10.py'}:{name}",
+            f"--config={ROOT / 'configs' / 'cifar10.py'}:{network}",
             *(f"--config.{key}={value}" for key, value in options.items()),
         ]
         started = time.monotonic()
