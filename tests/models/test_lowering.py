@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,29 @@ def test_convolutions_of_all_networks_equal_their_plain_form(monkeypatch, platfo
 def test_they_do_in_float32(monkeypatch, platform):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     compare(*convolutions_and_arguments(jnp.float32), tolerance=1e-5)
+
+
+def test_convolutions_of_images_smaller_than_their_kernel_equal_their_plain_form():
+    random = np.random.default_rng(0)
+    functions, arguments = [], []
+    for size, kernel, stride, dilation in itertools.product((1, 2, 4), (3, 5), (1, 2), (1, 2)):
+        reach = dilation * (kernel - 1)
+        conv = functools.partial(
+            lowering.conv_general_dilated,
+            window_strides=(stride, stride),
+            padding=((reach // 2, reach // 2), (reach // 2, reach)),
+            lhs_dilation=(1, 1),
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=1,
+            precision=None,
+        )
+        shapes = (2, size, size + 1, 40), (kernel, kernel, 40, 5)
+        functions.append(conv)
+        arguments.append(tuple(jnp.asarray(random.standard_normal(shape)) for shape in shapes))
+    with jax.enable_x64(True):
+        arguments = jax.tree.map(lambda x: x.astype(jnp.float64), arguments)
+        compare(functions, arguments, tolerance=1e-13)
 
 
 def test_max_pools_of_all_networks_equal_their_plain_form():
