@@ -149,7 +149,7 @@ def jobs_of(part: str, arguments: argparse.Namespace) -> Iterator[tuple[str, str
             raise SystemExit(f"there is no part {part!r}; the parts are b, e, d, c, a and f")
 
 
-def kernels(folder: pathlib.Path, most: int = 40) -> list[dict[str, Any]]:
+def kernels(folder: pathlib.Path, most: int = 200) -> list[dict[str, Any]]:
     """Returns the kernels of a profile that took most time, in milliseconds of all its steps."""
     import jax
 
