@@ -84,7 +84,7 @@ _TABLE6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
 _IMAGENET = "ImageNet 2012, a folder {train,validation}/<class>/* or tfds"
 _CIFAR = "CIFAR-10, a folder {train,test}/<class>/* or tfds"
 _CIFAR_COST = "64,000 steps of 128 images a run; ResNet-20 takes 2.5 ms a step on an H100"
-_IMAGENET_COST = "600,000 steps of 256 images a run; ResNet-50 takes 46 ms a step on an H100"
+_IMAGENET_COST = "600,000 steps of 256 images a run; ResNet-50 takes 43 ms a step on an H100"
 _PLAIN_34 = Row("plain-34", ("imagenet.py:plain34",), _errors(28.54, 10.02))
 _RESNET_34 = {
     "A": Row("ResNet-34 A", ("imagenet.py:resnet34_A",), _errors(25.03, 7.76)),
