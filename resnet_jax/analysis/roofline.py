@@ -69,6 +69,7 @@ DEVICES = {
     "a100": Device(312e12, 156e12, 2.039e12, f"A100 80GB SXM, {_NVIDIA}/a100"),
     "tpu-v4": Device(275e12, 275e12, 1.2e12, f"TPU v4, {_GOOGLE}/v4"),
     "tpu-v5e": Device(197e12, 197e12, 0.819e12, f"TPU v5e, {_GOOGLE}/v5e"),
+    "tpu-v5p": Device(459e12, 459e12, 2.765e12, f"TPU v5p, {_GOOGLE}/v5p"),
     "tpu-v6e": Device(918e12, 918e12, 1.638e12, f"TPU v6e, {_GOOGLE}/v6e"),
 }
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "doctor": "measure which part of a run limits its speed",
     "summary": "print the layers, parameters and multiply-adds of a network",
     "roofline": "print the least time of a network on a device, and what limits it",
+    "scaling": "print how fast a pod trains, and what it needs of its network and hosts",
     "look": "draw what a network sees: filters, activations, patches, Grad-CAM, gradients",
     "reproduce": "reproduce a table or a figure of the paper from runs",
     "convert": "convert weights between the names of libraries",
