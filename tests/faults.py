@@ -110,7 +110,7 @@ FAULTS = {
     "evaluation half done": Fault("resnet_jax.evaluation.engine:eval_batches", "", die_half_way),
     "save not in place": Fault("os:rename", "*|*/checkpoints/12", die_before),
     "old save out of place": Fault("os:rename", "*|*/removing/*", die_after),
-    "old save half deleted": Fault("shutil:rmtree", "*/removing", die_with_half_a_folder),
+    "old save half deleted": Fault("shutil:rmtree", "*/removing/*", die_with_half_a_folder),
     "line half written": Fault(_LOG, "14|train", die_with_half_a_line),
     "no manifest": Fault("os:rename", "*|*/checkpoints/16", die_after),
     "save half written": Fault("os:rename", "*|*/20.*/training", die_before),

@@ -1,6 +1,6 @@
 """The checkpoints of a run, and its workdir."""
 
 from resnet_jax.checkpoints.store import Checkpoint, Checkpoints
-from resnet_jax.checkpoints.workdir import Json, Layout, Workdir, read_config
+from resnet_jax.checkpoints.workdir import BusyError, Json, Layout, Workdir, read_config
 
-__all__ = ["Checkpoint", "Checkpoints", "Json", "Layout", "Workdir", "read_config"]
+__all__ = ["BusyError", "Checkpoint", "Checkpoints", "Json", "Layout", "Workdir", "read_config"]

@@ -3,8 +3,9 @@
 Neither orbax nor the file system notices a byte that changed in the data of an array; the manifest
 does. A folder without one was never finished.
 
-Damage is a file that is missing, was added, or was read and differs: a `Flaw`. An error of reading
-is not damage: it is tried again, as those of network file systems pass, and then an `OSError`.
+Damage is a file that is missing, or was read and differs: a `Flaw`. So are files without permission
+to read. Files that were added, such as `.nfs0001` of a network file system, are ignored. Another
+error of reading is not damage: it is tried again, as many pass, and then an `OSError`.
 """
 
 import errno
@@ -24,7 +25,8 @@ FILENAME = "manifest.json"
 _FORMAT = 1
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _WAITS = (0.2, 1.0, 5.0)  # seconds before another try to read
-_MISSING = (FileNotFoundError, NotADirectoryError)
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_FORBIDDEN = "cannot be read (permission denied)"
 
 T = TypeVar("T")
 
@@ -64,13 +66,15 @@ def read(folder: epath.Path, step: int) -> Manifest:
     """Returns the manifest of checkpoint `step`, itself verified; the other files are not read.
 
     Raises:
-      Flaw: It is missing, or differs from what was written.
+      Flaw: It is missing, differs from what was written, or may not be read.
       InputError: Another version of resnet_jax wrote it.
     """
     try:
         written = _retried(lambda path: path.read_bytes(), folder / FILENAME)
     except _MISSING as error:
         raise Flaw("is unfinished (it has no manifest)") from error
+    except PermissionError as error:
+        raise Flaw(_FORBIDDEN) from error
     try:
         contents = json.loads(written)
         del contents["sha256"]
@@ -93,23 +97,19 @@ def verify(folder: epath.Path, step: int) -> Manifest:
     """Reads every file of checkpoint `step`, compares it with the manifest, and returns that.
 
     Raises:
-      Flaw: Names the first file that is missing, was added or differs.
+      Flaw: Names the first file that is missing or differs; or one may not be read.
       InputError: Another version of resnet_jax wrote the manifest.
     """
     manifest = read(folder, step)
-    expected = manifest.files
-    try:
-        present = _retried(_files, folder)
-        del present[FILENAME]
-        for name in sorted(present.keys() | expected.keys()):
-            if name not in present:
-                raise Flaw(f"is damaged ({name} is missing)")
-            if name not in expected:
-                raise Flaw(f"is damaged ({name} is not one of its files)")
-            if _retried(fingerprint, present[name]) != expected[name]:
-                raise Flaw(f"is damaged ({name} is not what was written)")
-    except (*_MISSING, KeyError) as error:  # deleted since it was listed
-        raise Flaw("is damaged (a file is missing)") from error
+    for name, expected in sorted(manifest.files.items()):
+        try:
+            there = _retried(fingerprint, folder / name)
+        except _MISSING as error:
+            raise Flaw(f"is damaged ({name} is missing)") from error
+        except PermissionError as error:
+            raise Flaw(_FORBIDDEN) from error
+        if there != expected:
+            raise Flaw(f"is damaged ({name} is not what was written)")
     return manifest
 
 
@@ -122,8 +122,11 @@ def names(folder: epath.Path) -> list[str]:
 
 
 def is_finished(folder: epath.Path) -> bool:
-    """Whether a checkpoint, damaged or not, has a manifest."""
-    return FILENAME in names(folder)
+    """Whether a checkpoint, damaged or not, has a manifest, or may not be looked into."""
+    try:
+        return FILENAME in names(folder)
+    except PermissionError:
+        return True
 
 
 def steps(directory: epath.Path) -> list[int]:

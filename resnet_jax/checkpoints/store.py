@@ -4,7 +4,7 @@
 checkpoints/40/                 a step: the files of orbax, and manifest.json, written last
 checkpoints/newest.json         the newest step that was finished, written after its manifest
 checkpoints/50.orbax-checkpoint-tmp/    being written; removed by the next one to open the folder
-checkpoints/set_aside/30-1/     damaged or unfinished; for a person to look at
+checkpoints/set_aside/30-1/     damaged, unfinished or not to be read; for a person to look at
 checkpoints/removing/           being deleted; removed by the next one to open the folder
 ```
 
@@ -13,12 +13,13 @@ a whole checkpoint or none. Object stores (`gs://`) cannot move a folder at once
 in the middle of it leaves a checkpoint that differs from its manifest, and so is damaged.
 """
 
+import contextlib
 import itertools
 import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Literal, NamedTuple, Self
 
@@ -41,6 +42,7 @@ _SET_ASIDE = "set_aside"
 _REMOVING = "removing"
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 _NONE = -1  # in place of a step
+_MOST_SET_ASIDE = 5  # checkpoints; of more, the oldest are deleted
 
 
 class Checkpoint(NamedTuple):
@@ -78,7 +80,8 @@ class Checkpoints:
           keep_newest: How many of the newest are kept, at least 1.
           keep_best: How many with the lowest metric are kept besides.
           writable: False to read beside a training run: nothing on the disk is changed.
-          log: Takes a line on the flaws of checkpoints, and on the one used instead.
+          log: Takes a line on the flaws of checkpoints, and on the one used instead; and on one
+            that cannot be deleted.
         """
         # TensorStore wants absolute paths.
         self._directory = epath.Path(directory).expanduser().resolve()
@@ -89,7 +92,8 @@ class Checkpoints:
             self._directory.mkdir(parents=True, exist_ok=True)
             for name in manifests.names(self._directory):
                 if _TEMPORARY in name or name == _REMOVING:
-                    (self._directory / name).rmtree()
+                    with self._may_stay(self._directory / name):
+                        (self._directory / name).rmtree()
         package = str(epath.resource_path("orbax.checkpoint"))
         self._quiet = lambda record: not record.pathname.startswith(package)
         logging.getLogger("absl").addFilter(self._quiet)
@@ -160,8 +164,9 @@ class Checkpoints:
     ) -> Checkpoint | None:
         """Verifies a checkpoint and restores it, the next good one if it is damaged.
 
-        A damaged or unfinished one is set aside (skipped if read only) with a line in the log,
-        unless it was asked for by its step. An error of reading moves nothing.
+        One that is damaged, unfinished or without permission to read is set aside (skipped if read
+        only) with a line in the log, unless it was asked for by its step; the newest of those set
+        aside are kept. Another error of reading moves nothing.
 
         Args:
           which: The step; "newest"; or "best", the lowest metric and of equals the newest.
@@ -244,8 +249,9 @@ class Checkpoints:
         best = manifests.best_first(finished)[: self._keep_best]
         for old in finished[: -self._keep_newest]:
             if old not in best:
-                self._move(old.step, _REMOVING)
-                (self._directory / _REMOVING).rmtree()
+                with self._may_stay(self._folder(old.step)):
+                    self._move(old.step, _REMOVING).rmtree()
+                    (self._directory / _REMOVING).rmtree()
 
     def _choose(self, which: int | Literal["newest", "best"], begin_anew: bool) -> int:
         if isinstance(which, int):
@@ -300,9 +306,21 @@ class Checkpoints:
         """Moves flawed checkpoints out of the way, if that is allowed, and logs it in one line."""
         line = []
         for step, flaw in sorted(flaws.items(), reverse=True):
-            done = f"set aside as {self._move(step, _SET_ASIDE)}" if self._writable else "skipped"
+            done = f"set aside as {self._put_aside(step)}" if self._writable else "skipped"
             line.append(f"checkpoint {step} {flaw}: {done}")
         self._log("; ".join([*line, outcome]))
+        if self._writable:
+            aside = self._directory / _SET_ASIDE
+            paths = sorted((aside / name for name in manifests.names(aside)), key=_age)
+            for path in paths[: -max(_MOST_SET_ASIDE, len(flaws))]:
+                with self._may_stay(path):
+                    path.rmtree()
+
+    def _put_aside(self, step: int) -> epath.Path:
+        try:
+            return self._move(step, _SET_ASIDE)
+        except PermissionError:  # another user's folder keeps its parent, but not its name
+            return self._folder(step).rename(self._directory / f"{_SET_ASIDE}-{step}")
 
     def _move(self, step: int, target: str) -> epath.Path:
         parent = self._directory / target
@@ -311,6 +329,14 @@ class Checkpoints:
         path = next(path for path in paths if not path.exists())
         self._folder(step).rename(path)
         return path
+
+    @contextlib.contextmanager
+    def _may_stay(self, path: epath.Path) -> Iterator[None]:
+        """Lets the run go on, with a line, where a folder cannot be deleted."""
+        try:
+            yield
+        except OSError as error:
+            self._log(f"{path} cannot be deleted ({error.strerror or error}); the run goes on")
 
     def _load(self, step: int, templates: Mapping[str, PyTree]) -> Checkpoint:
         folder = self._folder(step)
@@ -336,3 +362,8 @@ class Checkpoints:
             # Once more: jax holds 64-bit types as 32 bits by default.
             leaves.refuse_difference(step, saved[name], leaves.describe(name, tree))
         return Checkpoint(step, items, restored[_METADATA])
+
+
+def _age(folder: epath.Path) -> tuple[float, int, str]:
+    """Orders checkpoints by the time at which they were written, then by their step."""
+    return folder.stat().mtime or 0, len(folder.name), folder.name

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import sys
+import time
 from collections.abc import Collection, Mapping
 from typing import Self, TypeAlias
 
@@ -14,6 +16,12 @@ from resnet_jax.files import is_local, resolve_path, try_lock, write_atomically
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _LOCK = ".lock"
+
+
+class BusyError(RuntimeError):
+    """Another trainer works in the workdir."""
+
+    exit_status = 75  # EX_TEMPFAIL: start me again
 
 
 class Layout:
@@ -47,6 +55,7 @@ class Workdir(Layout):
         *,
         may_change: Collection[str],
         defaults: Mapping[str, object] | None = None,
+        lock_timeout: float = 0,
     ) -> None:
         """Takes the workdir for a run of `config`, making it where it is missing.
 
@@ -57,16 +66,18 @@ class Workdir(Layout):
             `data.path`; a name covers the keys below it. Where only they differ from the
             `config.json` that is there, it is replaced.
           defaults: Values of keys that a `config.json` lacks because they are newer than the run.
+          lock_timeout: Seconds to wait for another trainer to end.
 
         Raises:
-          InputError: The path is a file, a folder with other things in it or cannot be made;
-            another trainer works there; its `config.json` is damaged or of another run.
+          BusyError: Another trainer still works there.
+          InputError: The path is a file, a folder with other things in it or cannot be made; its
+            `config.json` is damaged or of another run.
           OSError: Its `config.json` cannot be read.
         """
         super().__init__(path)
         here = json.loads(json.dumps(config, allow_nan=False))
         self._make()
-        self._lock = _lock(self.path) if is_local(self.path) else None
+        self._lock = lock(self.path, lock_timeout) if is_local(self.path) else None
         try:
             there = _read(self.config_path)
             filled = {**_flatten(json.loads(json.dumps(defaults or {}))), **_flatten(there or {})}
@@ -168,23 +179,33 @@ def _read(path: epath.Path) -> dict[str, Json] | None:
     return config
 
 
-def _lock(path: epath.Path) -> int:
+def lock(path: epath.Path, timeout: float = 0) -> int:
+    """Locks a local workdir, and returns the file that holds the lock until it is closed.
+
+    Raises:
+      BusyError: Another process has had it for `timeout` seconds.
+      InputError: The workdir cannot be written to.
+    """
     try:
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InputError(
             f"the workdir {path} cannot be written to ({error.strerror}); give another"
         ) from error
-    if not try_lock(lock):
-        holder = os.read(lock, 200).decode(errors="replace").strip()
-        os.close(lock)
-        raise InputError(
-            f"another trainer is at work in {path} ({holder or 'its process is not known'}); "
-            "wait until it has ended, or give another workdir"
-        )
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    return lock
+    begin, said = time.monotonic(), False
+    while not try_lock(descriptor):
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        busy = f"another trainer is at work in {path} ({holder or 'its process is not known'})"
+        if time.monotonic() - begin >= timeout:
+            os.close(descriptor)
+            raise BusyError(f"{busy}; start again when it has ended, or give another workdir")
+        if not said:
+            print(f"{busy}; waiting up to {timeout:g} s until it has ended", file=sys.stderr)
+        said = True
+        time.sleep(0.1)
+    os.truncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return descriptor
 
 
 def _flatten(config: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:

@@ -1,8 +1,8 @@
 """Trains a network: `train --workdir W [--config configs/NAME.py] [--config.KEY=VALUE ...]`.
 
 The same command goes on where the run was interrupted. Exit status: 0 done, 2 wrong input, 75 ended
-by a signal and saved, or after another process (start it again), 134 ended by jax after another
-process, 1 anything else.
+by a signal and saved, after another process, or as another trainer is at work (start it again), 134
+ended by jax after another process, 1 anything else.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,18 @@ def main(arguments: Sequence[str]) -> None:
         False,
         "Begin at the first step where all checkpoints of the workdir are damaged.",
     )
+    lock_timeout = command.add(
+        flags.DEFINE_float,
+        "lock_timeout",
+        60.0,
+        "Seconds to wait for another trainer in the workdir to end.",
+        lower_bound=0.0,
+    )
     config = command.define_config("digits.py")
     command.parse()
-    training.train(config.value, workdir.value, begin_anew=begin_anew.value)
+    training.train(
+        config.value,
+        workdir.value,
+        begin_anew=begin_anew.value,
+        lock_timeout=lock_timeout.value,
+    )

@@ -86,6 +86,15 @@ class Logger:
         if self._layout is not None:
             self._bar.write(line, file=self._stream)
 
+    def note_hole(self, log_every: int) -> None:
+        """Shows a line if `metrics.jsonl` ends before the step from which the run goes on."""
+        if self._layout is not None and self._metrics.last_step + log_every <= self._step:
+            self.note(
+                f"{self._layout.metrics} has no train line after step {self._metrics.last_step}, "
+                f"and the run goes on from step {self._step}: lines are missing, unless log_every "
+                "was larger"
+            )
+
     def advance(self, step: int) -> None:
         """Counts a step that was taken, or sent to the device."""
         self._step = step
@@ -183,14 +192,21 @@ class MetricsLog:
 
     Attributes:
       file: To be synchronised and closed.
+      last_step: The step of the last train line when it was opened, 0 if there was none.
     """
 
     def __init__(self, path: epath.PathLike, *, resume_step: int) -> None:
         """Opens the log, without the lines of later steps and a last line that was cut off."""
         self._path = epath.Path(path)
         before = self._path.read_bytes() if self._path.exists() else b""
-        lines = _parse(before, self._path)
-        after = b"".join(line + b"\n" for line, row in lines if int(row["step"]) <= resume_step)
+        lines = [
+            (line, row)
+            for line, row in _parse(before, self._path)
+            if int(row["step"]) <= resume_step
+        ]
+        steps = [int(row["step"]) for _, row in lines if row["split"] == "train"]
+        self.last_step = max(steps, default=0)
+        after = b"".join(line + b"\n" for line, _ in lines)
         if after != before:
             write_atomically(self._path, after)
         self.file = GrowingFile(self._path)

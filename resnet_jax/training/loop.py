@@ -43,7 +43,13 @@ class DivergedError(RuntimeError):
         self.keys = keys
 
 
-def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = False) -> TrainState:
+def train(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    begin_anew: bool = False,
+    lock_timeout: float = 60.0,
+) -> TrainState:
     """Trains a network, or goes on from the newest checkpoint in `workdir`.
 
     Of several processes each raises its own errors, and has to end then; the others end when they
@@ -54,6 +60,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
       workdir: The folder of the run's config, checkpoints, logs and report.
       begin_anew: Whether to begin at the first step if checkpoints were finished in the workdir and
         none good is left; otherwise this is refused.
+      lock_timeout: Seconds to wait for another trainer in the workdir to end.
 
     Returns:
       The state after the last step.
@@ -62,6 +69,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
       InputError: The config or the workdir cannot be used, and nothing was written, on any process;
         or the data cannot be read any more (the steps until then have been saved, if there is only
         one process).
+      BusyError: Another trainer is still at work in the workdir.
       Interrupted: A signal ended the run; it has been saved.
       DivergedError: Loss, gradients, parameters or statistics became infinite or NaN; no such
         state was saved.
@@ -88,6 +96,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, *, begin_anew: bool = Fal
                     config.to_dict(),
                     may_change=configs.may_change(config),
                     defaults=configs.base_config().to_dict(),
+                    lock_timeout=lock_timeout,
                 )
                 stack.enter_context(taken)
             stack.callback(run.bad_records.sync)
@@ -181,6 +190,7 @@ class _Loop:
             self.logger.note(f"the run is complete at step {start}; nothing to do")
         elif start:
             self.logger.note(f"going on from step {start}")
+            self.logger.note_hole(config.log_every)
 
     def _check_finite(self, state: TrainState) -> None:
         """Waits for the device, and raises `DivergedError` where a number is infinite or NaN."""

@@ -1,5 +1,6 @@
 """What is damaged is noticed, and the one before is used."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,20 @@ def test_a_removed_file_is_noticed(pair):
     assert_falls_back(pair, "is damaged (commit_success.txt is missing)")
 
 
-def test_an_added_file_is_noticed(pair):
-    (pair / "20" / "variables" / "d" / "more").write_text("")
-    assert_falls_back(pair, "is damaged (variables/d/more is not one of its files)")
+def test_a_file_in_the_place_of_a_folder_is_noticed(pair):
+    shutil.rmtree(pair / "20" / "variables")
+    (pair / "20" / "variables").write_text("")
+    assert_falls_back(pair, "is damaged (variables/_METADATA is missing)")
+
+
+def test_an_added_file_is_no_damage(pair, logged):
+    for name in (".nfs0001", "variables/d/.nfs0002"):
+        (pair / "20" / name).write_text("")
+    with Checkpoints(pair, log=logged.append) as checkpoints:
+        checkpoint = checkpoints.restore("newest", SMALL)
+    assert checkpoint is not None
+    assert_same(checkpoint.items, small(20))
+    assert logged == []
 
 
 def test_a_missing_manifest_is_noticed(pair):
@@ -103,6 +115,21 @@ def test_a_step_set_aside_is_saved_again_and_set_aside_again(pair, logged):
             checkpoints.wait()
             assert checkpoints.steps() == [10, 20]
     assert len(logged) == 2
+
+
+def test_of_those_set_aside_the_newest_stay(pair, logged):
+    with Checkpoints(pair, log=logged.append) as checkpoints:
+        for step in (*range(20, 90, 10), 100):
+            if step > 20:
+                checkpoints.save(step, small(step), {}, metric=None)
+                checkpoints.wait()
+            flip(pair / str(step) / "manifest.json", 3)
+            os.utime(pair / str(step), (step, step))
+            checkpoint = checkpoints.restore("newest", SMALL)
+            assert checkpoint is not None
+            assert checkpoint.step == 10
+    names = {path.name for path in (pair / "set_aside").iterdir()}
+    assert names == {"50-1", "60-1", "70-1", "80-1", "100-1"}
 
 
 def test_an_unfinished_one_makes_room_for_its_step(pair, logged):

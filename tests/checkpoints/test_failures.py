@@ -1,5 +1,6 @@
 """Killed and opened again; and what goes wrong in the background is not lost."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -102,6 +103,40 @@ def test_a_failure_of_orbax_surfaces_and_the_next_save_works(pair, monkeypatch, 
         checkpoints.wait()
         assert checkpoints.steps() == [10, 20, 30]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("target", ["rename", "rmdir"])
+def test_one_that_cannot_be_deleted_costs_a_line(pair, monkeypatch, target, logged):
+    original = getattr(os, target)
+
+    def fail(path, *args, **kwargs):
+        if "removing" in f"{path} {args}" or Path(path).name == "10-1":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return original(path, *args, **kwargs)
+
+    with Checkpoints(pair, keep_newest=1, keep_best=0, log=logged.append) as checkpoints:
+        with monkeypatch.context() as broken:
+            broken.setattr(os, target, fail)
+            checkpoints.save(30, small(30), {}, metric=None)
+            checkpoints.wait()
+        assert checkpoints.steps()[-1] == 30
+        assert f"{pair}/10 cannot be deleted (Device or resource busy); the run goes on" in logged
+    with Checkpoints(pair, keep_newest=1, keep_best=0, log=logged.append) as checkpoints:
+        checkpoints.save(40, small(40), {}, metric=None)
+    assert {path.name for path in pair.iterdir()} == {"40", "newest.json"}
+    assert len(logged) == 2
+
+
+def test_what_a_killed_process_left_and_cannot_be_deleted_costs_a_line(pair, monkeypatch, logged):
+    def fail(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    (pair / "removing" / "5-1").mkdir(parents=True)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rmdir", fail)
+        with Checkpoints(pair, log=logged.append) as checkpoints:
+            assert checkpoints.steps() == [10, 20]
+    assert logged == [f"{pair}/removing cannot be deleted (Directory not empty); the run goes on"]
 
 
 def test_an_error_in_the_body_does_not_lose_the_save(tmp_path):

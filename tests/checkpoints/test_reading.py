@@ -16,6 +16,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.training import train
 from tests import tiny
 from tests.checkpoints.trees import SMALL, assert_same, flip, listing, small, steps
+from tests.faults import Fault
 from tests.tiny import SELDOM, tiny_config
 
 READS = {
@@ -23,9 +24,11 @@ READS = {
     "another manifest": (builtins, "open", "checkpoints/10/manifest.json"),
     "arrays": (builtins, "open", "checkpoints/20/variables/manifest.ocdbt"),
     "directory": (os, "listdir", "checkpoints"),
-    "folder": (os, "listdir", "checkpoints/20/variables"),
-    "kind of a folder": (os, "stat", "checkpoints/20/variables"),
 }
+
+
+def forbidden(*_):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_an_error_that_passes_changes_nothing(what, times, pair, break_reading, 
 
 
 LASTING = [(what, errno.EIO) for what in READS]
-LASTING += [("arrays", number) for number in (errno.ESTALE, errno.EACCES, errno.ETIMEDOUT)]
+LASTING += [("arrays", number) for number in (errno.ESTALE, errno.ETIMEDOUT)]
 
 
 @pytest.mark.parametrize(("what", "number"), LASTING)
@@ -78,6 +81,38 @@ def test_an_error_that_stays_is_refused_and_moves_nothing(
     assert f"cannot be read ({os.strerror(number)})" in str(error.value)
     assert str(pair) in str(error.value)
     assert (listing(pair), logged) == (before, [])
+
+
+@pytest.mark.parametrize("what", ["manifest", "arrays"])
+def test_one_without_permission_is_passed_over(what, pair, monkeypatch, break_reading, logged):
+    break_reading(what, errno.EACCES)
+    aside = f"{pair}/set_aside/20-1"
+    with Checkpoints(pair, log=logged.append) as checkpoints:
+        with pytest.raises(InputError, match=r"checkpoint 20 cannot be read .*; there is 10"):
+            checkpoints.restore(20, SMALL)
+        checkpoint = checkpoints.restore("newest", SMALL)
+        assert checkpoint is not None
+        assert_same(checkpoint.items, small(10))
+        assert logged == [
+            f"checkpoint 20 cannot be read (permission denied): set aside as {aside}; "
+            "checkpoint 10 is used"
+        ]
+        monkeypatch.undo()
+        checkpoints.save(20, small(20), {}, metric=None)
+    assert steps(pair) == ["10", "20"]
+
+
+def test_another_users_folder_stays_beside_the_others(pair, monkeypatch, break_reading, logged):
+    break_reading("arrays", errno.EACCES)
+    Fault("os:rename", "*/20|*/set_aside/*", forbidden).inject()
+    with Checkpoints(pair, log=logged.append) as checkpoints:
+        checkpoint = checkpoints.restore("newest", SMALL)
+        assert checkpoint is not None
+        assert checkpoint.step == 10
+        monkeypatch.undo()
+        checkpoints.save(20, small(20), {}, metric=None)
+    assert steps(pair) == ["10", "20"]
+    assert (pair / "set_aside-20").is_dir()
 
 
 def test_none_is_deleted_while_one_cannot_be_read(pair, monkeypatch, break_reading):
@@ -176,4 +211,4 @@ def test_the_flag_reaches_training(monkeypatch):
     monkeypatch.setattr("resnet_jax.training.train", lambda *_, **options: calls.append(options))
     for flags in ([], ["--begin_anew"]):
         cli.main(["--workdir=w", f"--config={tiny.__file__}", *flags])
-    assert calls == [{"begin_anew": False}, {"begin_anew": True}]
+    assert [call["begin_anew"] for call in calls] == [False, True]

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
+import threading
 import time
 
 import pytest
 
-from resnet_jax.checkpoints import Layout, Workdir, read_config
+from resnet_jax.checkpoints import BusyError, Layout, Workdir, read_config
 from resnet_jax.errors import InputError
 from tests.faults import Fault, die_before
 from tests.launcher import fork
@@ -185,21 +187,22 @@ def test_reading_what_is_no_workdir(tmp_path):
         read_config(tmp_path)
 
 
-def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path):
+def test_a_second_trainer_is_refused_until_the_first_is_killed(tmp_path, capsys):
     first = fork(hold, tmp_path / "w", tmp_path / "held")
     while not (tmp_path / "held").exists():
         assert first.is_alive()
         time.sleep(0.01)
-    with pytest.raises(
-        InputError,
-        match=rf"another trainer is at work in {tmp_path}/w \(process {first.pid} on .+\); "
-        "wait until it has ended, or give another workdir",
-    ):
+    busy = rf"another trainer is at work in {tmp_path}/w \(process {first.pid} on .+\); "
+    with pytest.raises(BusyError, match=f"{busy}start again when it has ended") as refusal:
         Workdir(tmp_path / "w", {"seed": 0}, may_change=())
+    assert refusal.value.exit_status == 75
+    with pytest.raises(BusyError):
+        Workdir(tmp_path / "w", {"seed": 0}, may_change=(), lock_timeout=0.3)
+    assert re.fullmatch(f"{busy}waiting up to 0.3 s until it has ended\n", capsys.readouterr().err)
     assert read_config(tmp_path / "w") == {"seed": 0}
-    first.kill()
-    first.join()
-    open_and_close(tmp_path / "w", {"seed": 0})
+    threading.Timer(0.5, first.kill).start()
+    with Workdir(tmp_path / "w", {"seed": 0}, may_change=(), lock_timeout=60):
+        assert not first.is_alive()
 
 
 def test_killed_before_its_config_is_in_place(tmp_path):

@@ -209,3 +209,16 @@ def test_it_writes_to_stderr(start, capsys):
     progress, _ = start(None)
     progress.note("a note")
     assert capsys.readouterr() == ("", "a note\n")
+
+
+@pytest.mark.parametrize(("kept", "since"), [(3, None), (2, 20), (0, 0)])
+def test_a_hole_in_the_log_gets_a_line(tmp_path, start, kept, since):
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.parent.mkdir()
+    lines = [f'{{"step": {step}, "split": "train"}}\n' for step in (10, 20, 30)]
+    log.write_text("".join(lines[:kept]) + '{"step": 35, "split": "test"}\n')
+    stream = io.StringIO()
+    logger, _ = start(stream, start_step=39)
+    logger.note_hole(log_every=10)
+    expected = f"{log} has no train line after step {since}, and the run goes on from step 39"
+    assert stream.getvalue().startswith(expected) if kept < 3 else not stream.getvalue()
