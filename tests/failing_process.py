@@ -55,12 +55,38 @@ def no_input(*_):
     raise OSError(errno.EIO, "Input/output error")
 
 
+def slowly(function, *args, **kwargs):
+    for item in function(*args, **kwargs):
+        time.sleep(0.2)
+        yield item
+
+
+def signalled(number):
+    """Returns the same with a signal after the second item."""
+
+    def instead(*args, **kwargs):
+        for count, item in enumerate(slowly(*args, **kwargs)):
+            if count == 2:
+                note()
+                os.kill(os.getpid(), number)
+            yield item
+
+    return instead
+
+
+def evaluation(instead):
+    return lambda: Fault("resnet_jax.evaluation.engine:eval_batches", "", instead).inject()
+
+
 FAULTS = {
     "input": lambda: Fault("resnet_jax.data.images:MemoryImages.read", "*", no_input).inject(),
     "step": lambda: at_step(fail),
     "kill": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "arrays": lambda: Fault("os:rename", "*|*/4.*/training", disk_full).inject(),
     "manifest": lambda: Fault("os:replace", "*|*/4/manifest.json", disk_full).inject(),
+    "slow evaluation": evaluation(slowly),
+    "SIGTERM in an evaluation": evaluation(signalled(signal.SIGTERM)),
+    "SIGUSR1 in an evaluation": evaluation(signalled(signal.SIGUSR1)),
     "none": lambda: None,
 }
 

@@ -1,6 +1,16 @@
 """The checkpoints of a run, and its workdir."""
 
+from resnet_jax.checkpoints.manifest import Evaluation
 from resnet_jax.checkpoints.store import Checkpoint, Checkpoints
 from resnet_jax.checkpoints.workdir import BusyError, Json, Layout, Workdir, read_config
 
-__all__ = ["BusyError", "Checkpoint", "Checkpoints", "Json", "Layout", "Workdir", "read_config"]
+__all__ = [
+    "BusyError",
+    "Checkpoint",
+    "Checkpoints",
+    "Evaluation",
+    "Json",
+    "Layout",
+    "Workdir",
+    "read_config",
+]

@@ -1,20 +1,21 @@
 """The manifest of a checkpoint: its leaves, and the SHA-256 of each of its files; written last.
 
 Neither orbax nor the file system notices a byte that changed in the data of an array; the manifest
-does. A folder without one was never finished.
+does. A folder without one was never finished. What an evaluation measures later is beside it.
 
 Damage is a file that is missing, or was read and differs: a `Flaw`. So are files without permission
 to read. Files that were added, such as `.nfs0001` of a network file system, are ignored. Another
 error of reading is not damage: it is tried again, as many pass, and then an `OSError`.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from etils import epath
 
@@ -39,9 +40,16 @@ class Manifest(NamedTuple):
     """The contents of a checkpoint."""
 
     step: int  # after which the state was saved
-    metric: float | None  # the measure of "best", lower is better; None if it was not measured
+    metric: float | None  # the measure of "best", lower is better; None if it was not measured yet
     items: Mapping[str, Mapping[str, str]]  # for each named item, `leaves.describe` of it
     files: Mapping[str, Fingerprint]  # by the path relative to the checkpoint
+
+
+class Evaluation(NamedTuple):
+    """What was measured of a checkpoint after it was saved, and what follows from it."""
+
+    metric: float
+    plateau: Mapping[str, float] | None = None  # the schedule's numbers by name, if it has them
 
 
 def write(
@@ -75,13 +83,7 @@ def read(folder: epath.Path, step: int) -> Manifest:
         raise Flaw("is unfinished (it has no manifest)") from error
     except PermissionError as error:
         raise Flaw(_FORBIDDEN) from error
-    try:
-        contents = json.loads(written)
-        del contents["sha256"]
-        if written != _sealed(contents):
-            raise ValueError
-    except (ValueError, TypeError, KeyError):
-        raise Flaw("is damaged (its manifest is not what was written)") from None
+    contents = _unsealed(written, "its manifest")
     if (format_ := contents.pop("format")) != _FORMAT:
         raise InputError(
             f"checkpoint {step} was written by another version of resnet_jax: its manifest has "
@@ -90,7 +92,41 @@ def read(folder: epath.Path, step: int) -> Manifest:
     manifest = Manifest(**contents)
     if manifest.step != step:
         raise Flaw(f"is damaged (its manifest is that of checkpoint {manifest.step})")
+    if manifest.metric is None:
+        with contextlib.suppress(Flaw):  # a damaged one counts as missing
+            if evaluation := read_evaluation(folder, step):
+                manifest = manifest._replace(metric=evaluation.metric)
     return manifest
+
+
+def evaluation_path(folder: epath.Path) -> epath.Path:
+    """Returns the path of a checkpoint's evaluation, outside of the folder, which is complete."""
+    return folder.with_name(f"metric-{folder.name}.json")
+
+
+def write_evaluation(folder: epath.Path, step: int, evaluation: Evaluation) -> None:
+    """Writes the evaluation of checkpoint `step`, whole or not at all."""
+    contents = {"step": step, **evaluation._asdict()}
+    write_atomically(evaluation_path(folder), _sealed(contents))
+
+
+def read_evaluation(folder: epath.Path, step: int) -> Evaluation | None:
+    """Returns what `write_evaluation` wrote; None where it did not.
+
+    Raises:
+      Flaw: It differs from what was written, or may not be read.
+    """
+    path = evaluation_path(folder)
+    try:
+        written = _retried(lambda path: path.read_bytes(), path)
+    except _MISSING:
+        return None
+    except PermissionError as error:
+        raise Flaw(_FORBIDDEN) from error
+    contents = _unsealed(written, path.name)
+    if (other := contents.pop("step")) != step:
+        raise Flaw(f"is damaged ({path.name} is that of checkpoint {other})")
+    return Evaluation(**contents)
 
 
 def verify(folder: epath.Path, step: int) -> Manifest:
@@ -166,6 +202,22 @@ def _sealed(contents: Mapping[str, object]) -> bytes:
     """
     checksum = hashlib.sha256(_encoded(contents)).hexdigest()
     return _encoded({**contents, "sha256": checksum})
+
+
+def _unsealed(written: bytes, name: str) -> dict[str, Any]:
+    """Returns the contents of `_sealed` bytes.
+
+    Raises:
+      Flaw: They are not what was written.
+    """
+    try:
+        contents = json.loads(written)
+        del contents["sha256"]
+        if written == _sealed(contents):
+            return contents
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise Flaw(f"is damaged ({name} is not what was written)")
 
 
 def _encoded(contents: Mapping[str, object]) -> bytes:

@@ -2,6 +2,7 @@
 
 ```
 checkpoints/40/                 a step: the files of orbax, and manifest.json, written last
+checkpoints/metric-40.json      what an evaluation has measured since
 checkpoints/newest.json         the newest step that was finished, written after its manifest
 checkpoints/50.orbax-checkpoint-tmp/    being written; removed by the next one to open the folder
 checkpoints/set_aside/30-1/     damaged, unfinished or not to be read; for a person to look at
@@ -31,7 +32,7 @@ from jaxtyping import PyTree
 from resnet_jax import parallel
 from resnet_jax.checkpoints import leaves
 from resnet_jax.checkpoints import manifest as manifests
-from resnet_jax.checkpoints.manifest import Flaw
+from resnet_jax.checkpoints.manifest import Evaluation, Flaw
 from resnet_jax.checkpoints.workdir import Json
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.files import write_atomically
@@ -46,11 +47,15 @@ _MOST_SET_ASIDE = 5  # checkpoints; of more, the oldest are deleted
 
 
 class Checkpoint(NamedTuple):
-    """A restored checkpoint: its step, the trees asked for by name, and the JSON beside them."""
+    """A restored checkpoint: its step, the trees asked for by name, and the JSON beside them.
+
+    `evaluation` is what `Checkpoints.mark` was given, or the metric that it was saved with.
+    """
 
     step: int
     items: dict[str, PyTree]
     metadata: dict[str, Json]
+    evaluation: Evaluation | None
 
 
 class Checkpoints:
@@ -127,7 +132,7 @@ class Checkpoints:
           step: Later than all that are there.
           items: Trees of arrays by name, other than "metadata".
           metadata: Anything else worth keeping; written as JSON.
-          metric: The measure of "best", lower is better; None or NaN if it was not measured.
+          metric: The measure of "best", lower is better; None or NaN if it was not measured yet.
 
         Raises:
           InputError: A checkpoint of this step or of a later one is there.
@@ -154,6 +159,10 @@ class Checkpoints:
             args=ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)}),
         )
         self._pending = self._worker.submit(self._finish, step, metric, described)
+
+    def mark(self, step: int, evaluation: Evaluation) -> None:
+        """Adds an evaluation to a checkpoint, in the background, once its save is finished."""
+        self._pending = self._worker.submit(self._mark, self._pending, step, evaluation)
 
     def restore(
         self,
@@ -232,6 +241,7 @@ class Checkpoints:
             )
         if step in manifests.steps(self._directory):
             self._set_aside({step: "is unfinished (it has no manifest)"}, "it is saved again")
+        manifests.evaluation_path(self._folder(step)).unlink(missing_ok=True)  # of one before
 
     def _finish(
         self, step: int, metric: float | None, items: Mapping[str, Mapping[str, str]]
@@ -241,6 +251,16 @@ class Checkpoints:
             return
         manifests.write(self._folder(step), step, metric, items)
         write_atomically(self._directory / _NEWEST, f"{json.dumps({'step': step})}\n".encode())
+        self._prune()
+
+    def _mark(self, save: futures.Future[None] | None, step: int, evaluation: Evaluation) -> None:
+        if save is not None:
+            save.result()
+        if parallel.is_primary():
+            manifests.write_evaluation(self._folder(step), step, evaluation)
+            self._prune()
+
+    def _prune(self) -> None:
         # A damaged one neither counts nor goes: it is set aside when a run is restored.
         try:
             finished, _ = manifests.survey(self._directory)
@@ -327,6 +347,7 @@ class Checkpoints:
         parent.mkdir(exist_ok=True)
         paths = (parent / f"{step}-{n}" for n in itertools.count(1))
         path = next(path for path in paths if not path.exists())
+        manifests.evaluation_path(self._folder(step)).unlink(missing_ok=True)
         self._folder(step).rename(path)
         return path
 
@@ -340,7 +361,7 @@ class Checkpoints:
 
     def _load(self, step: int, templates: Mapping[str, PyTree]) -> Checkpoint:
         folder = self._folder(step)
-        saved = manifests.read(folder, step).items
+        _, metric, saved, _ = manifests.read(folder, step)
         args, later = {}, {}
         for name, template in templates.items():
             if name not in saved:
@@ -361,7 +382,13 @@ class Checkpoints:
             leaves.fill(later[name], tree)
             # Once more: jax holds 64-bit types as 32 bits by default.
             leaves.refuse_difference(step, saved[name], leaves.describe(name, tree))
-        return Checkpoint(step, items, restored[_METADATA])
+        evaluation = None if metric is None else Evaluation(metric)
+        try:
+            evaluation = manifests.read_evaluation(folder, step) or evaluation
+        except Flaw as flaw:
+            if parallel.is_primary():
+                self._log(f"the evaluation of checkpoint {step} {flaw}; it counts as missing")
+        return Checkpoint(step, items, restored[_METADATA], evaluation)
 
 
 def _age(folder: epath.Path) -> tuple[float, int, str]:

@@ -1,7 +1,8 @@
 """The engine: from views of images to predictions."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import cast
 
 import jax
@@ -44,17 +45,26 @@ class Evaluator:
         self._batch_size = replicas.round_up(batch_size)
         self._step = replicas.map(_step(model, statistics, Protocol(), summarized=True))
 
-    def __call__(self, variables: Variables) -> dict[str, float]:
+    def __call__(
+        self, variables: Variables, after_batch: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Returns the metrics with these variables, which have to be placed on the replicas.
 
-        Every image counts exactly once; each process reads its rows of each batch.
+        Every image counts exactly once; each process reads its rows of each batch. An exception of
+        `after_batch`, called after each batch, ends the evaluation.
 
         Raises:
           InputError: An image cannot be read; the message names it.
         """
         rows = self._replicas.rows(self._batch_size)
         batches = eval_batches(self._images, batch_size=self._batch_size, rows=rows)
-        parts = list(run_batches(self._step, variables, batches, self._replicas))
+        parts = []
+        with contextlib.closing(
+            run_batches(self._step, variables, batches, self._replicas)
+        ) as outputs:
+            for output in outputs:
+                parts.append(output)
+                after_batch()
         return measure(concatenate(parts).select(slice(len(self._images))))
 
 
@@ -130,7 +140,7 @@ def predict(
 
 def run_batches(
     step: Step, variables: Variables, batches: Iterator[Batch], replicas: Replicas
-) -> Iterator[PyTree]:
+) -> Generator[PyTree, None, None]:
     """Yields the step's output for each batch, on the host, two batches behind the devices.
 
     So the devices do not wait for the host; nor are they far ahead of it, because devices that

@@ -1,8 +1,10 @@
-"""SIGTERM and Ctrl-C: the step ends, the state is saved, and the run can go on."""
+"""Signals that ask the run to end: the state is saved, and the run can go on."""
 
+import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -31,15 +33,24 @@ class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
         )
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Seconds in which a signal that comes twice counts once: `timeout` signals a process and its group,
+# and so do shells whose terminal is closed.
+_TOGETHER = 0.1
+
+
 class Interruption:
-    """Turns the first SIGTERM or Ctrl-C into a request that the loop asks for after each step.
+    """Turns the first signal into a request that the loop asks for after each step and batch.
 
-    A second Ctrl-C raises `KeyboardInterrupt` at once. The handlers only note the signal, and the
-    old ones come back at the end. Outside of the main thread signals do as they did.
+    The signals are SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2, but for those that are ignored,
+    as by `nohup`. The same one again ends the process at once: Ctrl-C by `KeyboardInterrupt`,
+    others as if they were not handled. Another one asks again. The old handlers come back at the
+    end. Outside of the main thread signals do as they did.
 
-    With several processes, all have to end at the same step, also when only one of them was
+    With several processes, all have to end at the same place, also when only one of them was
     signalled. `sync` says so; JAX's preemption service, which is behind it, catches SIGTERM itself,
-    and Ctrl-C is passed on to it as SIGTERM.
+    and the others are passed on to it as SIGTERM.
 
     Attributes:
       requested: The signal that asked the run to end, or None.
@@ -49,12 +60,18 @@ class Interruption:
         """Installs nothing yet: the `with` statement does. See `parallel.preemption_sync`."""
         self.requested: signal.Signals | None = None
         self._sync = sync
+        self._calls = itertools.count(1)
+        self._time = 0.0  # of the request
         self._old = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            numbers = [signal.SIGINT] if self._sync else [signal.SIGINT, signal.SIGTERM]
-            self._old = {number: signal.signal(number, self._handle) for number in numbers}
+            self._old = {
+                number: signal.signal(number, self._handle)
+                for number in _SIGNALS
+                if signal.getsignal(number) is not signal.SIG_IGN
+                and not (self._sync and number == signal.SIGTERM)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,19 +79,23 @@ class Interruption:
             # None: it was not installed by Python, which cannot put it back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def should_stop(self, step: int) -> signal.Signals | None:
-        """Returns the signal that ends the run after this step, or None.
+    def should_stop(self) -> signal.Signals | None:
+        """Returns the signal that ends the run here, or None.
 
-        With several processes each has to ask after every step, or they would not agree.
+        With several processes each has to ask as often, or they would not agree.
         """
         if self._sync is not None:
-            return (self.requested or signal.SIGTERM) if self._sync(step) else None
+            return (self.requested or signal.SIGTERM) if self._sync(next(self._calls)) else None
         return self.requested
 
     def _handle(self, number: int, frame: object) -> None:
-        if number == signal.SIGINT and self.requested is signal.SIGINT:
+        now = time.monotonic()
+        if self.requested == number == signal.SIGINT:
             raise KeyboardInterrupt
-        if number == signal.SIGINT or self.requested is None:
-            self.requested = signal.Signals(number)
+        if self.requested == number and now - self._time > _TOGETHER:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if self.requested != number:
+            self.requested, self._time = signal.Signals(number), now
         if self._sync is not None:
             signal.raise_signal(signal.SIGTERM)

@@ -48,10 +48,13 @@ class Logger:
         start_step: int,
         total_steps: int,
         batch_size: int,
+        lacks_evaluation: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Opens the logs; lines of steps after `start_step` are removed, and will be written again.
+
+        So is the evaluation of `start_step` if the checkpoint lacks it.
 
         `layout` is the workdir, None on processes that write nothing; `title` stands above the
         curves; `batch_size` is that over all devices; the terminal is `sys.stderr` by default.
@@ -68,8 +71,17 @@ class Logger:
         self._paused = 0.0  # seconds since then
         self._values, self._doing, self._width = "", "", 0
         if layout is not None:
-            self._metrics = MetricsLog(layout.metrics, resume_step=start_step)
-            self._tensorboard = TensorBoard(layout.tensorboard, resume_step=start_step)
+            self._metrics = MetricsLog(
+                layout.metrics, resume_step=start_step, lacks_evaluation=lacks_evaluation
+            )
+            self._tensorboard = TensorBoard(
+                layout.tensorboard, resume_step=start_step - lacks_evaluation
+            )
+            if lacks_evaluation:  # TensorBoard has dropped the whole step
+                for row in self._metrics.rows():
+                    if row["step"] == start_step:
+                        values = {k: float(v) for k, v in row.items() if k not in ("step", "split")}
+                        self._tensorboard.write(start_step, str(row["split"]), values)
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -195,14 +207,20 @@ class MetricsLog:
       last_step: The step of the last train line when it was opened, 0 if there was none.
     """
 
-    def __init__(self, path: epath.PathLike, *, resume_step: int) -> None:
-        """Opens the log, without the lines of later steps and a last line that was cut off."""
+    def __init__(
+        self, path: epath.PathLike, *, resume_step: int, lacks_evaluation: bool = False
+    ) -> None:
+        """Opens the log, without the lines of later steps and a last line that was cut off.
+
+        If the checkpoint lacks its evaluation, that of the step itself is removed, too.
+        """
         self._path = epath.Path(path)
         before = self._path.read_bytes() if self._path.exists() else b""
         lines = [
             (line, row)
             for line, row in _parse(before, self._path)
-            if int(row["step"]) <= resume_step
+            # Only evaluations count examples.
+            if int(row["step"]) <= resume_step - (lacks_evaluation and "examples" in row)
         ]
         steps = [int(row["step"]) for _, row in lines if row["split"] == "train"]
         self.last_step = max(steps, default=0)

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
-from resnet_jax.checkpoints import Checkpoints, Layout, Workdir, read_config
+from resnet_jax.checkpoints import Checkpoints, Evaluation, Layout, Workdir, read_config
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
+from resnet_jax.evaluation import Evaluator
 from resnet_jax.training.interruption import Interrupted, Interruption
 from resnet_jax.training.logging import Logger
 from resnet_jax.training.profile import Profile
@@ -110,17 +111,20 @@ def train(
         saved = checkpoints.restore("newest", run.checkpoint_template(), begin_anew=begin_anew)
         with parallel.agree_on_input():
             state, statistics = run.resume(saved) if saved else beginning or run.begin()
+            # A run that was killed in an evaluation has saved the step before it.
+            lacks_evaluation = bool(saved and not saved.evaluation and run.evaluates(saved.step))
             logger = Logger(
                 layout if primary else None,
                 title=f"{config.model.name} on {config.data.source}",
                 start_step=int(state.step),
+                lacks_evaluation=lacks_evaluation,
                 total_steps=config.total_steps,
                 batch_size=config.batch_size,
             )
             stack.enter_context(logger)
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
         loop = _Loop(run, statistics, layout.path, checkpoints, logger, interruption)
-        return loop.take_steps(run.replicas.place(state))
+        return loop.take_steps(run.replicas.place(state), lacks_evaluation)
 
 
 @dataclasses.dataclass
@@ -132,15 +136,17 @@ class _Loop:
     logger: Logger
     interruption: Interruption
 
-    def take_steps(self, state: TrainState) -> TrainState:
+    def take_steps(self, state: TrainState, lacks_evaluation: bool) -> TrainState:
         config, run = self.run.config, self.run
         take_step = run.train_step(self.statistics)
-        evaluate = run.evaluator(self.statistics)
+        evaluator = run.evaluator(self.statistics)
         step = self._saved = int(state.step)
-        self._introduce(state)
+        self._introduce(state, lacks_evaluation)
         batches = map(run.replicas.shard, run.batches(step))
         ahead = collections.deque()
         try:
+            if lacks_evaluation:
+                state = self._evaluate(step, state, evaluator)
             with (
                 prefetch(batches, config.prefetch) as batches,
                 Profile(config.profile, self.workdir / "profile") as profile,
@@ -155,38 +161,34 @@ class _Loop:
                     self.logger.advance(step)
                     profile.after(step, state)
 
-                    last, errors = step == config.total_steps, None
+                    last = step == config.total_steps
                     if last or step % config.log_every == 0:
                         values, state = self._close_window(step, state, metrics["learning_rate"])
                         self.logger.train(step, values)
-                    if last or step % config.eval_every == 0:
-                        self._check_finite(state)
-                        with self.logger.pause("evaluating"):
-                            errors = evaluate(state.variables)
-                            state = self._note_errors(step, state, errors)
-                    if errors is not None or step % config.checkpoint_every == 0:
-                        self._save(step, state, errors)
-                    signal = self.interruption.should_stop(step)
-                    if signal and not last:
-                        raise Interrupted(step, signal, self.workdir)
+                    if run.evaluates(step) or step % config.checkpoint_every == 0:
+                        self._save(step, state)
+                    if run.evaluates(step):
+                        state = self._evaluate(step, state, evaluator)
+                    if not last:
+                        self._heed_signal(step)
         except (InputError, OSError, Interrupted) as error:
             # The others of several processes have gone on, but for a signal, after a failed input.
             if isinstance(error, Interrupted) or parallel.is_alone():
                 if step > self._saved:
-                    self._save(step, state, None)
+                    self._save(step, state)
                 self.checkpoints.wait()
             raise
         self.checkpoints.wait()  # here, where a signal does not end the process
         return state
 
-    def _introduce(self, state: TrainState) -> None:
+    def _introduce(self, state: TrainState, lacks_evaluation: bool) -> None:
         config, run, start = self.run.config, self.run, int(state.step)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         self.logger.note(
             f"{config.model.name}, {parameters:,} parameters, on {len(run.train_images):,} images "
             f"of {config.data.source}; {run.replicas}; in {self.workdir}"
         )
-        if start >= config.total_steps:
+        if start >= config.total_steps and not lacks_evaluation:
             self.logger.note(f"the run is complete at step {start}; nothing to do")
         elif start:
             self.logger.note(f"going on from step {start}")
@@ -222,18 +224,29 @@ class _Loop:
         }
         return values, state.replace(window=self.run.replicas.place(Window.empty()))
 
-    def _note_errors(self, step: int, state: TrainState, errors: dict[str, float]) -> TrainState:
-        """Logs an evaluation; returns the state with the learning rate that follows from it."""
-        self.logger.evaluation(step, self.run.config.data.eval_split, errors)
-        if self.run.config.schedule.name != "plateau":
-            return state
-        before = jax.device_get(state.plateau)
-        after = before.after(errors["top1_error"], self.run.config.schedule)
-        if after.scale != before.scale:
-            self.logger.note(f"the error plateaus: learning rate x {after.scale:g}")
-        return state.replace(plateau=self.run.replicas.place(after))
+    def _evaluate(self, step: int, state: TrainState, evaluator: Evaluator) -> TrainState:
+        """Evaluates a state that was saved; returns it with the learning rate that follows."""
+        config = self.run.config
+        with self.logger.pause("evaluating"):
+            errors = evaluator(state.variables, lambda: self._heed_signal(step))
+            self.logger.evaluation(step, config.data.eval_split, errors)
+        plateau = None
+        if config.schedule.name == "plateau":
+            before = jax.device_get(state.plateau)
+            after = before.after(errors["top1_error"], config.schedule)
+            if after.scale != before.scale:
+                self.logger.note(f"the error plateaus: learning rate x {after.scale:g}")
+            state = state.replace(plateau=self.run.replicas.place(after))
+            plateau = after.as_json()
+        self.logger.sync()
+        self.checkpoints.mark(step, Evaluation(errors["top1_error"], plateau))
+        return state
 
-    def _save(self, step: int, state: TrainState, errors: dict[str, float] | None) -> None:
+    def _heed_signal(self, step: int) -> None:
+        if signal := self.interruption.should_stop():
+            raise Interrupted(step, signal, self.workdir)
+
+    def _save(self, step: int, state: TrainState) -> None:
         run = self.run
         with self.logger.pause("saving"):
             self._check_finite(state)
@@ -243,6 +256,6 @@ class _Loop:
                 step,
                 pack(run.replicas.as_global(state), self.statistics),
                 run.description(),
-                metric=None if errors is None else errors["top1_error"],
+                metric=None,
             )
             self._saved = step

@@ -42,7 +42,7 @@ from resnet_jax.evaluation import (
 from resnet_jax.models import compiler_options
 from resnet_jax.parallel import AXIS, Replicas
 from resnet_jax.training.optimizer import make_optimizer
-from resnet_jax.training.schedules import Schedule, make_schedule
+from resnet_jax.training.schedules import Plateau, Schedule, make_schedule
 from resnet_jax.training.state import TrainState, init_state, pack, unpack
 from resnet_jax.training.step import TrainStep, make_train_step
 from resnet_jax.training.transfer import freeze, known_modules, transfer
@@ -143,7 +143,10 @@ class Run:
                 f"checkpoint {saved.step} has parameters or statistics that are infinite or NaN; "
                 "remove it to go on from the one before"
             )
-        return unpack(saved.items, self.state_shapes)
+        state, statistics = unpack(saved.items, self.state_shapes)
+        if saved.evaluation and saved.evaluation.plateau:  # it came after the state was saved
+            state = state.replace(plateau=Plateau.from_json(saved.evaluation.plateau))
+        return state, statistics
 
     def checkpoint_template(self) -> dict[str, PyTree]:
         """Returns the shapes and types of the parts of a checkpoint."""
@@ -223,6 +226,10 @@ class Run:
 
         order = Order(len(self.train_images), self.config.batch_size, self.config.seed)
         return [key(index) for index in order.indices(step).tolist()]
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation is due after a number of steps."""
+        return step == self.config.total_steps or step % self.config.eval_every == 0
 
     def evaluator(self, statistics: Statistics) -> Evaluator:
         """Returns the evaluation of a state's variables."""

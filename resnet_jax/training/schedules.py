@@ -1,6 +1,7 @@
 """Learning rates: functions of the step, and what depends on the errors of evaluations."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import jax
@@ -79,6 +80,16 @@ class Plateau(struct.PyTreeNode):
     def start(cls) -> Self:
         """Returns the state before the first evaluation."""
         return cls(np.float32(1), np.float32(np.inf), np.int32(0))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float]) -> Self:
+        """Returns what `as_json` gave."""
+        best, scale = np.float32(values["best"]), np.float32(values["scale"])
+        return cls(scale, best, np.int32(values["waited"]))
+
+    def as_json(self) -> dict[str, float]:
+        """Returns the numbers by name."""
+        return {name: value.item() for name, value in dataclasses.asdict(self).items()}
 
     def after(self, top1_error: float, config: ConfigDict) -> Self:
         """Returns the state after an evaluation.

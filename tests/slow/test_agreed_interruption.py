@@ -20,7 +20,7 @@ with Interruption(sync=parallel.preemption_sync()) as interruption:
         time.sleep(0.005)
         if (process, step) == (1, 100):
             os.kill(os.getpid(), number)
-        if (stop := interruption.should_stop(step)) is not None:
+        if (stop := interruption.should_stop()) is not None:
             print(step, stop.name, flush=True)
             break
 """

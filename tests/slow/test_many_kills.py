@@ -30,6 +30,7 @@ CHAINS = {
         "evaluation half done",
         "line half written",
         "evaluation not saved",
+        "evaluation not marked",
         "line not saved",
         "lines half removed",
         "curves half drawn",

@@ -115,6 +115,9 @@ FAULTS = {
     "no manifest": Fault("os:rename", "*|*/checkpoints/16", die_after),
     "save half written": Fault("os:rename", "*|*/20.*/training", die_before),
     "evaluation not saved": Fault("resnet_jax.checkpoints:Checkpoints.save", "20", die_before),
+    "evaluation not marked": Fault(
+        "os:replace", "*|*/checkpoints/metric-20.json", die_with_half_a_file
+    ),
     "manifest written": Fault("os:replace", "*|*/checkpoints/20/manifest.json", die_after),
     "newest not written": Fault("os:replace", "*|*/checkpoints/newest.json", die_before),
     "line not saved": Fault(_LOG, "21|train", die_after),
