@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, Evaluation
 from resnet_jax.checkpoints import manifest as manifests
 from tests.checkpoints.trees import (
     METADATA,
     SMALL,
     assert_same,
+    flip,
     make_items,
     place,
     save_small,
@@ -170,6 +171,31 @@ def test_keeps_the_newest_and_the_best(tmp_path, logged):
     assert_same(best.items, small(2))
     assert_same(newest.items, small(7))
     assert logged == []
+
+
+def test_the_best_is_known_once_it_is_marked_and_a_mark_ends_with_its_checkpoint(tmp_path, logged):
+    with Checkpoints(tmp_path, keep_newest=1, log=logged.append) as checkpoints:
+        for step, metric in {1: 2.0, 2: 1.0, 3: 3.0}.items():
+            checkpoints.save(step, small(step), {}, metric=None)
+            checkpoints.wait()
+            assert steps(tmp_path) == sorted({"1" if step < 3 else "2", str(step)})
+            checkpoints.mark(step, Evaluation(metric, {"scale": 0.5}))
+        best = checkpoints.restore("best", SMALL)
+    assert best is not None
+    assert (best.step, best.evaluation) == (2, Evaluation(1.0, {"scale": 0.5}))
+    marks = sorted(path.name for path in tmp_path.glob("metric-*"))
+    assert marks == ["metric-2.json", "metric-3.json"]
+    path = tmp_path / "metric-2.json"
+    content = path.read_bytes()
+    for position in range(len(content)):
+        flip(path, position)
+        with Checkpoints(tmp_path, log=logged.append) as checkpoints:
+            found = checkpoints.restore(2, {})
+            assert found is not None
+            assert found.evaluation is None
+        path.write_bytes(content)
+    line = "the evaluation of checkpoint 2 is damaged (metric-2.json is not what was written)"
+    assert logged == [f"{line}; it counts as missing"] * len(content)
 
 
 def test_the_best_of_equals_is_the_newest_and_without_metric_there_is_none(tmp_path):
