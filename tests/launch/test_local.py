@@ -16,7 +16,7 @@ from tests.test_processes import ROOT, rows
 from tests.tiny import tiny_flags
 
 LAUNCHER = ROOT / "launch" / "local.py"
-STEPS = 200
+STEPS = 120
 
 TRAINER = """
 import json, os, pathlib, signal, sys, time
@@ -228,6 +228,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # the first of these tests waits for the run above, too
 @pytest.mark.parametrize(("number", "sent"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_two_processes_of_train_py_end_as_if_undisturbed(tmp_path, whole, number, sent):
     run = tmp_path / "run"
@@ -243,6 +244,7 @@ def test_two_processes_of_train_py_end_as_if_undisturbed(tmp_path, whole, number
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [0, 1])
 def test_launchers_on_several_hosts_find_one_another_again(tmp_path, whole, number):
     run = tmp_path / "run"
