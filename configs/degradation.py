@@ -28,7 +28,6 @@ def get_config(name: str = "plain32") -> ConfigDict:
     config = base_config()
     config.model.name = f"cifar_{name}"
     config.model.width = 8
-    config.model.lowering = "plain"  # compiled sooner, and so small a network is as fast
     config.data.source = "digits"
     config.data.image_size = 8
     config.batch_size = 64
