@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from etils import epath
 from flax import linen as nn
 from flax import traverse_util
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from resnet_jax import data
@@ -150,9 +150,14 @@ def imagenet_config(name: str) -> ConfigDict:
     config.data.eval_split = "validation"
     config.data.in_memory = False
     config.data.image_size = image_shape(name)[0]
-    config.data.eval_resize = round(256 * config.data.image_size / 224)
+    config.data.eval_resize = in_proportion(config)
     config.data.statistics_examples = 50_000  # enough for a mean image
     return config
+
+
+def in_proportion(config: ConfigDict) -> FieldReference:
+    """Returns the size before the crop, 256 for 224 pixels, which follows the config's size."""
+    return (config.data.get_ref("image_size") * (256 / 224) + 0.5).to_int()
 
 
 def load_config(spec: str) -> ConfigDict:

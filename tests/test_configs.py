@@ -120,3 +120,13 @@ def test_the_program_says_it_in_one_sentence(tmp_path, capsys):
     )
     assert len(ended.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spec", ["imagenet.py:resnet18", "finetune.py:resnet50_v1_5"])
+def test_the_size_before_the_crop_follows_the_size_of_the_images_unless_given(spec):
+    config = configs.load_config(spec)
+    assert config.data.eval_resize == 256
+    configs.update(config, {"data": {"image_size": 64}})
+    assert config.data.eval_resize == 73
+    configs.update(config, {"data": {"eval_resize": 80}})
+    assert config.data.eval_resize == 80

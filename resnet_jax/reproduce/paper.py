@@ -103,7 +103,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "degradation": Experiment(
         "Degradation: plain and residual networks on handwritten digits",
         data="digits, part of the package",
-        cost="300 steps of 64 images a run; 4.4 minutes in all on two CPU cores",
+        cost="300 steps of 64 images a run; 3.6 minutes in all on two CPU cores",
         metrics=("train_error", "running_error", "top1_error"),
         rows=tuple(
             Row(f"{label}-{depth}", (f"degradation.py:{kind}{depth}",))
