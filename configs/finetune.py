@@ -26,7 +26,7 @@ scratch (see docs/results.md).
 
 from ml_collections import ConfigDict
 
-from resnet_jax.config import base_config, in_proportion
+from resnet_jax.config import base_config, usual_resize
 from resnet_jax.models import image_shape
 
 
@@ -43,7 +43,7 @@ def get_config(name: str = "resnet50_v1_5") -> ConfigDict:
     config.data.eval_split = "val"
     config.data.in_memory = False
     config.data.image_size = image_shape(name)[0]
-    config.data.eval_resize = in_proportion(config)
+    config.data.eval_resize = usual_resize(config)
     config.data.augment = "inception_crop"
     config.data.mean = "channel"
 

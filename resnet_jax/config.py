@@ -150,12 +150,12 @@ def imagenet_config(name: str) -> ConfigDict:
     config.data.eval_split = "validation"
     config.data.in_memory = False
     config.data.image_size = image_shape(name)[0]
-    config.data.eval_resize = in_proportion(config)
+    config.data.eval_resize = usual_resize(config)
     config.data.statistics_examples = 50_000  # enough for a mean image
     return config
 
 
-def in_proportion(config: ConfigDict) -> FieldReference:
+def usual_resize(config: ConfigDict) -> FieldReference:
     """Returns the size before the crop, 256 for 224 pixels, which follows the config's size."""
     return (config.data.get_ref("image_size") * (256 / 224) + 0.5).to_int()
 

@@ -1,4 +1,4 @@
-"""What is inside a network: its layers and their sizes, signals, gradients."""
+"""Analysis of networks: layers, sizes and costs; limits of devices; signals, gradients, maps."""
 
 from resnet_jax.analysis.responses import Gradients, gradient_norms, layer_responses
 from resnet_jax.analysis.summarize import Layer, Summary, summarize

@@ -1,4 +1,4 @@
-"""What a network sees: outputs of its submodules, filters, patches that excite a unit, Grad-CAM.
+"""Outputs of submodules, filters of the first layer, patches that excite a unit, and Grad-CAM.
 
 Networks are those of the registry, or others whose call takes `train`. A layer is the path of a
 submodule, such as "stage2/block1/conv1".
