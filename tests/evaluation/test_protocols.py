@@ -224,7 +224,7 @@ def test_few_shapes_are_compiled_and_as_many_as_are_said(monkeypatch):
         assert rows * height * width <= 16 * 32 * 32 + 2 * 2 * height * width
 
 
-def test_default_scales_are_the_papers_usual_resize():
+def test_default_scales_are_the_papers_in_proportion():
     of_224 = Protocol("multi_scale").describe(Preparation(224, 256, "bilinear"))
     assert of_224 == {
         "name": "multi_scale",

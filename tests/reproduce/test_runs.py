@@ -101,7 +101,7 @@ def test_runs_of_a_recipe_differ_in_seed_and_length_alone(changes, counts):
     assert _same_recipe(run, wanted) == counts
 
 
-def test_a_plateau_has_to_be_looked_for_usual_resize():
+def test_a_plateau_has_to_be_looked_for_in_proportion():
     run, wanted = load_config("imagenet.py:resnet18_A"), load_config("imagenet.py:resnet18_A")
     shorten(run, 0.01)
     assert _same_recipe(run, wanted)
