@@ -9,6 +9,8 @@ import dataclasses
 import enum
 import functools
 import statistics
+import threading
+from concurrent.futures import Future
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt64
@@ -53,6 +55,9 @@ class Order:
     Each epoch is a permutation of its own. Batches run across its end: when an epoch's last
     examples do not fill a batch, the next epoch's first ones do, so that every epoch shows every
     example exactly once. There is no state to save: the position in the data is the step.
+
+    From the middle of an epoch the next one's permutation is computed in the background, as one of
+    14 million examples takes seconds. At most two are kept. Several threads may ask.
     """
 
     def __init__(self, examples: int, batch_size: int, seed: int) -> None:
@@ -71,21 +76,40 @@ class Order:
         self._batch_size = batch_size
         self._seed = seed
         # Two, because a batch may run across the end of an epoch.
-        self._cached_permutation = functools.lru_cache(maxsize=2)(self._permutation)
+        self._begun = functools.lru_cache(maxsize=2)(self._begin)
+        self._lock = threading.Lock()
 
     def indices(self, step: int) -> Int64[np.ndarray, "batch"]:
         """Returns the examples of the global batch of a step, counted from 0."""
         first = step * self._batch_size
         stop = first + self._batch_size
+        last = (stop - 1) // self._examples
         parts = []
-        for epoch in range(first // self._examples, (stop - 1) // self._examples + 1):
+        for epoch in range(first // self._examples, last + 1):
             start = epoch * self._examples
-            parts.append(self._cached_permutation(epoch)[max(first - start, 0) : stop - start])
+            permutation = self._permutation(epoch).result()
+            parts.append(permutation[max(first - start, 0) : stop - start])
+        if stop % self._examples > self._examples // 2:
+            self._permutation(last + 1)
         return np.concatenate(parts)
 
-    def _permutation(self, epoch: int) -> Int64[np.ndarray, "examples"]:
-        bits = random_bits(self._seed, Stream.ORDER, epoch, self._examples)
-        return np.argsort(bits, kind="stable")
+    def _permutation(self, epoch: int) -> Future[Int64[np.ndarray, "examples"]]:
+        with self._lock:  # or two threads would begin the same one
+            return self._begun(epoch)
+
+    def _begin(self, epoch: int) -> Future[Int64[np.ndarray, "examples"]]:
+        future = Future()
+
+        def compute() -> None:
+            try:
+                bits = random_bits(self._seed, Stream.ORDER, epoch, self._examples)
+                future.set_result(np.argsort(bits, kind="stable"))
+            except BaseException as error:
+                future.set_exception(error)
+
+        # The end of the program waits for the threads of an executor, not for this one.
+        threading.Thread(target=compute, name=f"epoch {epoch}", daemon=True).start()
+        return future
 
 
 @dataclasses.dataclass(frozen=True)
