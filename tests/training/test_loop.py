@@ -1,4 +1,6 @@
+import contextlib
 import json
+import logging
 import signal
 import sys
 import time
@@ -14,15 +16,44 @@ from resnet_jax.errors import InputError
 from resnet_jax.evaluation import evaluate, restore
 from resnet_jax.parallel import Replicas
 from resnet_jax.training import DivergedError, loop, train
+from resnet_jax.training.logging import Logger
 from resnet_jax.training.run import Run
 from tests.tiny import SELDOM, tiny_config
+
+
+@contextlib.contextmanager
+def compilations():
+    """Gives how many programs were compiled until each line of the log, and until the end."""
+    counts, records, line = {}, [], Logger.train
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+
+    def compiled():
+        return sum("Compiling" in record for record in records)
+
+    def train(logger, step, values):
+        line(logger, step, values)
+        counts[step] = compiled()
+
+    Logger.train = train
+    logging.getLogger("jax").addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield counts
+        counts["end"] = compiled()
+    finally:
+        logging.getLogger("jax").removeHandler(handler)
+        Logger.train = line
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run that went to its end, and its last state."""
     workdir = tmp_path_factory.mktemp("run") / "workdir"
-    return workdir, jax.device_get(train(tiny_config(), workdir))
+    with compilations() as counts:
+        state = jax.device_get(train(tiny_config(), workdir))
+    (workdir.parent / "compilations.json").write_text(json.dumps(list(counts.values())))
+    return workdir, state
 
 
 def rows(workdir):
@@ -77,6 +108,13 @@ def test_a_finished_run_has_nothing_to_do(finished, capsys):
     jax.tree.map(np.testing.assert_array_equal, again, state)
     assert (workdir / "metrics.jsonl").read_bytes() == before
     assert "the run is complete at step 30; nothing to do" in capsys.readouterr().err
+
+
+def test_compiles_nothing_after_the_first_line_and_evaluation(finished):
+    workdir, _ = finished
+    _, *counts = json.loads((workdir.parent / "compilations.json").read_text())
+    assert counts == [counts[0]] * 5
+    assert counts[0] > 0
 
 
 def test_another_config_is_refused_and_changes_nothing(finished):
@@ -198,8 +236,10 @@ def test_a_wrong_config_is_refused_before_anything_is_written(tmp_path, changes,
 def test_shard_map_goes_on_and_trains_as_pmap_does(finished, tmp_path):
     workdir, state = finished
     train(tiny_config(total_steps=7), tmp_path / "run")
-    other = jax.device_get(train(tiny_config(parallel="shard_map"), tmp_path / "run"))
+    with compilations() as counts:
+        other = jax.device_get(train(tiny_config(parallel="shard_map"), tmp_path / "run"))
     jax.tree.map(np.testing.assert_array_equal, other, state)
+    assert 0 < counts[14] == counts["end"]  # of the first line, and of the evaluation before it
     evaluated_between = (7, "test")
     rest = [
         row for row in rows(tmp_path / "run") if (row["step"], row["split"]) != evaluated_between
