@@ -35,9 +35,17 @@ _AT_LEAST_ONE = (
     *("batch_size", "eval_batch_size", "total_steps", "schedule.patience"),
     *("log_every", "eval_every", "checkpoint_every", "keep_newest", "prefetch"),
 )
+_TIMEOUTS = {
+    "first_step": 1800.0,  # which compiles
+    "step": 600.0,
+    "input": None,  # of a batch
+    "save": 600.0,
+    "evaluation": 1800.0,  # of a batch, the first of which compiles
+}
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(_AT_LEAST_ONE, (1, math.inf)),
     **dict.fromkeys(("seed", "keep_best"), (0, math.inf)),
+    **dict.fromkeys(map("timeouts.{}".format, _TIMEOUTS), (1, math.inf)),
     **dict.fromkeys(("label_smoothing", "optimizer.momentum", "optimizer.weight_decay"), (0, 1)),
 }
 """The least value of a key, and the one that it has to be less than; `None` is always allowed."""
@@ -47,6 +55,7 @@ _MAY_CHANGE = frozenset(
         *("data.path", "data.workers", "data.max_bad_share", "eval_batch_size", "parallel"),
         *("log_every", "eval_every", "checkpoint_every", "keep_newest", "keep_best"),
         *("prefetch", "compilation_cache", "profile", "model.lowering"),
+        *map("timeouts.{}".format, _TIMEOUTS),
     }
 )
 """Keys that are not the run's identity: where it runs, how often it reports, what it keeps."""
@@ -132,6 +141,9 @@ def base_config() -> ConfigDict:
     config.keep_best = 1
     config.prefetch = 2  # batches read ahead
     config.parallel = "pmap"  # or "shard_map"
+    # Seconds without progress after which a process counts as hung, and ends itself.
+    config.timeouts = ConfigDict(_TIMEOUTS)
+    config.timeouts.input = placeholder(float)  # None: 45 with several processes, else 600
     config.compilation_cache = placeholder(str)  # a private folder for compiled programs
     config.profile = placeholder(tuple)  # first and last step of a profile, for TensorBoard
     return config

@@ -25,7 +25,7 @@ class Outcome:
       config: `config.json`.
       metrics: `metrics.jsonl`.
       curves: `report/curves.png`.
-      scalars: What TensorBoard shows, but for speeds.
+      scalars: What TensorBoard shows, but for speeds and times.
       checkpoints: The bytes of `read_checkpoints`.
     """
 
@@ -49,7 +49,7 @@ class Outcome:
             scalars=[
                 entry
                 for entry in scalars(workdir / "tensorboard")
-                if not entry[1].endswith("images_per_second")
+                if not entry[1].endswith("images_per_second") and not entry[1].startswith("time/")
             ],
             checkpoints={
                 step: {name: leaf.tobytes() for name, leaf in leaves.items()}

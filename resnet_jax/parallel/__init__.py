@@ -17,6 +17,7 @@ from resnet_jax.parallel.processes import (
     patience,
     preemption_sync,
     process_index,
+    process_name,
     share,
 )
 from resnet_jax.parallel.replicas import AXIS, MapName, MappedFunction, Replicas
@@ -38,5 +39,6 @@ __all__ = [
     "patience",
     "preemption_sync",
     "process_index",
+    "process_name",
     "share",
 ]

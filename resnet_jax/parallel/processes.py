@@ -57,6 +57,11 @@ def process_index() -> int:
     return jax.process_index()
 
 
+def process_name() -> str:
+    """Returns how messages name this process."""
+    return "the run" if is_alone() else f"process {jax.process_index()}"
+
+
 def is_alone() -> bool:
     """Returns whether there is only one process."""
     return jax.process_count() == 1

@@ -38,6 +38,7 @@ class Logger:
     Attributes:
       images_per_second: Training images a second between the last two logs, over all devices,
         without the time spent in `pause` and the first step, which compiles; None before that.
+      lost_step: The last step of a train line that was removed; it had been taken before.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Logger:
           InputError: A line of `metrics.jsonl` is not one of a log. The file stays as it is.
         """
         self.images_per_second: float | None = None
+        self.lost_step = 0
         self._layout, self._title = layout, title
         self._step, self._total, self._batch_size = start_step, total_steps, batch_size
         self._stream, self._clock = stream or sys.stderr, clock
@@ -74,6 +76,7 @@ class Logger:
             self._metrics = MetricsLog(
                 layout.metrics, resume_step=start_step, lacks_evaluation=lacks_evaluation
             )
+            self.lost_step = self._metrics.lost_step
             self._tensorboard = TensorBoard(
                 layout.tensorboard, resume_step=start_step - lacks_evaluation
             )
@@ -145,6 +148,12 @@ class Logger:
         self._line(step, split, _texts(values))
         draw_curves(self._metrics.rows(), self._layout.report / "curves.png", title=self._title)
 
+    def time(self, step: int, shares: Mapping[str, float]) -> None:
+        """Shows the percent of the time that each phase of the run has taken; see `Watch`."""
+        if self._layout is not None:
+            self._tensorboard.write(step, "time", shares)
+            self._line(step, "time", [f"{name} {share:.1f}%" for name, share in shares.items()])
+
     def sync(self) -> None:
         """Makes the logs durable: no checkpoint may be of a later step than they."""
         if self._layout is not None:
@@ -205,6 +214,7 @@ class MetricsLog:
     Attributes:
       file: To be synchronised and closed.
       last_step: The step of the last train line when it was opened, 0 if there was none.
+      lost_step: That of the last one that was removed then, 0 if none was.
     """
 
     def __init__(
@@ -216,14 +226,16 @@ class MetricsLog:
         """
         self._path = epath.Path(path)
         before = self._path.read_bytes() if self._path.exists() else b""
+        parsed = _parse(before, self._path)
         lines = [
             (line, row)
-            for line, row in _parse(before, self._path)
+            for line, row in parsed
             # Only evaluations count examples.
             if int(row["step"]) <= resume_step - (lacks_evaluation and "examples" in row)
         ]
-        steps = [int(row["step"]) for _, row in lines if row["split"] == "train"]
-        self.last_step = max(steps, default=0)
+        steps = [int(row["step"]) for _, row in parsed if row["split"] == "train"]
+        self.last_step = max((step for step in steps if step <= resume_step), default=0)
+        self.lost_step = max((step for step in steps if step > resume_step), default=0)
         after = b"".join(line + b"\n" for line, _ in lines)
         if after != before:
             write_atomically(self._path, after)

@@ -21,6 +21,7 @@ from resnet_jax.training.logging import Logger
 from resnet_jax.training.profile import Profile
 from resnet_jax.training.run import Run
 from resnet_jax.training.state import TrainState, Window, pack
+from resnet_jax.training.watch import Watch
 
 # Steps that may be dispatched before the oldest of them is done. Enough to hide the host's work;
 # more would only hold memory, and starves virtual devices, which share one pool of threads.
@@ -54,7 +55,8 @@ def train(
     """Trains a network, or goes on from the newest checkpoint in `workdir`.
 
     Of several processes each raises its own errors, and has to end then; the others end when they
-    miss it.
+    miss it. A process that hangs for one of `config.timeouts` is ended, with its stacks on the
+    terminal and status 75.
 
     Args:
       config: The run's config, see `resnet_jax.config.base_config`.
@@ -84,6 +86,7 @@ def train(
     layout = Layout(workdir)
     ledger = layout.bad_records(parallel.process_index())
     with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch())
         with parallel.agree_on_input():
             stored = read_config(workdir) if layout.config_path.exists() else None
             config = configs.choose_lowering(config, stored)
@@ -123,7 +126,7 @@ def train(
             )
             stack.enter_context(logger)
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
-        loop = _Loop(run, statistics, layout.path, checkpoints, logger, interruption)
+        loop = _Loop(run, statistics, layout.path, checkpoints, logger, interruption, watch)
         return loop.take_steps(run.replicas.place(state), lacks_evaluation)
 
 
@@ -135,6 +138,7 @@ class _Loop:
     checkpoints: Checkpoints
     logger: Logger
     interruption: Interruption
+    watch: Watch
 
     def take_steps(self, state: TrainState, lacks_evaluation: bool) -> TrainState:
         config, run = self.run.config, self.run
@@ -142,6 +146,7 @@ class _Loop:
         evaluator = run.evaluator(self.statistics)
         step = self._saved = int(state.step)
         self._introduce(state, lacks_evaluation)
+        self.watch.limit(run.timeouts())
         batches = map(run.replicas.shard, run.batches(step))
         ahead = collections.deque()
         try:
@@ -151,7 +156,7 @@ class _Loop:
                 prefetch(batches, config.prefetch) as batches,
                 Profile(config.profile, self.workdir / "profile") as profile,
             ):
-                for batch in batches:
+                for batch in self.watch.each("input", batches):
                     profile.before(step + 1)
                     state, metrics = take_step(state, batch)
                     step += 1
@@ -159,6 +164,7 @@ class _Loop:
                     if len(ahead) > _STEPS_AHEAD:
                         ahead.popleft().block_until_ready()
                     self.logger.advance(step)
+                    self.watch.stepped(step, again=step <= self.logger.lost_step)
                     profile.after(step, state)
 
                     last = step == config.total_steps
@@ -176,9 +182,9 @@ class _Loop:
             if isinstance(error, Interrupted) or parallel.is_alone():
                 if step > self._saved:
                     self._save(step, state)
-                self.checkpoints.wait()
+                self._finish_save()
             raise
-        self.checkpoints.wait()  # here, where a signal does not end the process
+        self._finish_save()  # here, where a signal does not end the process
         return state
 
     def _introduce(self, state: TrainState, lacks_evaluation: bool) -> None:
@@ -199,7 +205,7 @@ class _Loop:
         step = int(jax.device_get(state.window.bad_step))
         if not step:
             return
-        self.checkpoints.wait()
+        self._finish_save()
         saved = self.checkpoints.steps()
         keys = self.run.example_keys(step - 1)
         raise DivergedError(
@@ -227,8 +233,13 @@ class _Loop:
     def _evaluate(self, step: int, state: TrainState, evaluator: Evaluator) -> TrainState:
         """Evaluates a state that was saved; returns it with the learning rate that follows."""
         config = self.run.config
-        with self.logger.pause("evaluating"):
-            errors = evaluator(state.variables, lambda: self._heed_signal(step))
+
+        def after_batch() -> None:
+            self.watch.progress()
+            self._heed_signal(step)
+
+        with self.logger.pause("evaluating"), self.watch.phase("evaluation"):
+            errors = evaluator(state.variables, after_batch)
             self.logger.evaluation(step, config.data.eval_split, errors)
         plateau = None
         if config.schedule.name == "plateau":
@@ -240,6 +251,7 @@ class _Loop:
             plateau = after.as_json()
         self.logger.sync()
         self.checkpoints.mark(step, Evaluation(errors["top1_error"], plateau))
+        self.logger.time(step, self.watch.shares())
         return state
 
     def _heed_signal(self, step: int) -> None:
@@ -248,8 +260,8 @@ class _Loop:
 
     def _save(self, step: int, state: TrainState) -> None:
         run = self.run
-        with self.logger.pause("saving"):
-            self._check_finite(state)
+        self._check_finite(state)
+        with self.logger.pause("saving"), self.watch.phase("save"):
             self.logger.sync()
             run.bad_records.sync()
             self.checkpoints.save(
@@ -259,3 +271,7 @@ class _Loop:
                 metric=None,
             )
             self._saved = step
+
+    def _finish_save(self) -> None:
+        with self.watch.phase("save"):
+            self.checkpoints.wait()

@@ -40,7 +40,7 @@ from resnet_jax.evaluation import (
     same_classes,
 )
 from resnet_jax.models import compiler_options
-from resnet_jax.parallel import AXIS, Replicas
+from resnet_jax.parallel import AXIS, Replicas, is_alone
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Plateau, Schedule, make_schedule
 from resnet_jax.training.state import TrainState, init_state, pack, unpack
@@ -226,6 +226,13 @@ class Run:
 
         order = Order(len(self.train_images), self.config.batch_size, self.config.seed)
         return [key(index) for index in order.indices(step).tolist()]
+
+    def timeouts(self) -> dict[str, float]:
+        """Returns the seconds after which each phase of the loop counts as hung, see `Watch`."""
+        timeouts = self.config.timeouts.to_dict()
+        if timeouts["input"] is None:  # the others wait in vain for one of several
+            timeouts["input"] = 600.0 if is_alone() else 45.0
+        return timeouts
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after a number of steps."""
