@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etils import epath
 
-from resnet_jax.checkpoints import Checkpoints
+from resnet_jax.checkpoints import Checkpoints, Evaluation
 from resnet_jax.checkpoints import manifest as manifests
+from resnet_jax.checkpoints.manifest import Flaw
 from resnet_jax.errors import InputError
 from tests.checkpoints.trees import (
     SMALL,
@@ -44,6 +46,50 @@ def test_a_flipped_byte_in_any_file_is_noticed(two, tmp_path):
         flip(path, number % path.stat().st_size)
         what = "its manifest" if path.name == "manifest.json" else path.relative_to(folder / "20")
         assert_falls_back(folder, f"is damaged ({what} is not what was written)")
+
+
+DAMAGE = {
+    "first byte flipped": lambda content: bytes([content[0] ^ 1, *content[1:]]),
+    "last byte flipped": lambda content: bytes([*content[:-1], content[-1] ^ 0x80]),
+    "truncated": lambda content: content[:-1],
+    "cut in half": lambda content: content[: len(content) // 2],
+    "emptied": lambda content: b"",
+    "removed": None,
+}
+
+
+@pytest.mark.parametrize("step", [30, pytest.param(10, marks=pytest.mark.slow)])
+def test_any_damage_to_any_file_of_a_run_is_noticed(tmp_path, step):
+    run = Path(__file__).parents[1] / "pins" / "run" / "checkpoints" / str(step)
+    folder = epath.Path(shutil.copytree(run, tmp_path / str(step)))
+    paths, noticed = files(tmp_path / str(step)), 0
+    for path in paths:
+        content = path.read_bytes()
+        for damage in DAMAGE.values():
+            path.unlink()
+            if damage is not None:
+                path.write_bytes(damage(content))
+            with pytest.raises(Flaw, match=r"is damaged|is unfinished"):
+                manifests.verify(folder, step)
+            noticed += 1
+            path.write_bytes(content)
+        manifests.verify(folder, step)
+    print(f"{noticed} of {len(DAMAGE) * len(paths)} noticed, in {len(paths)} files")
+    assert len(paths) > 20
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_evaluation_is_noticed(tmp_path, damage):
+    folder = epath.Path(tmp_path) / "30"
+    manifests.write_evaluation(folder, 30, Evaluation(2.5))
+    path = manifests.evaluation_path(folder)
+    if DAMAGE[damage] is None:
+        path.unlink()
+        assert manifests.read_evaluation(folder, 30) is None  # it is evaluated again
+        return
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    with pytest.raises(Flaw, match=r"is damaged \(metric-30.json is not what was written\)"):
+        manifests.read_evaluation(folder, 30)
 
 
 def test_a_truncated_file_is_noticed(pair):
