@@ -8,10 +8,11 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -20,7 +21,9 @@ from typing import Any
 import jax
 import pytest
 
+from resnet_jax.cli import frame
 from resnet_jax.training import train
+from tests.examples import Record
 from tests.faults import Fault
 from tests.outcomes import Outcome
 from tests.tiny import tiny_config, tiny_flags
@@ -92,10 +95,15 @@ class Launcher:
         workdir: pathlib.Path,
         *,
         fault: Fault | None = None,
+        record: Record | None = None,
         devices: int = 2,
+        processes: Sequence[str] = (),
         **overrides: object,
     ) -> Trainer:
-        """Starts a trainer of `tiny_config(**overrides)`."""
+        """Starts a trainer of `tiny_config(**overrides)`.
+
+        `processes` are the flags of one of several processes, which is `train.py` itself.
+        """
         output = self._output()
         settings = {
             "jax_platforms": "cpu",
@@ -103,9 +111,37 @@ class Launcher:
             "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
-        process = fork(_train, workdir, overrides, fault, settings, output)
+        injected = [one for one in (fault, record) if one is not None]
+        process = fork(_train, workdir, overrides, injected, settings, processes, output)
         assert process.pid is not None
         return Trainer(process.pid, lambda: process.exitcode, output)
+
+    def start_pair(
+        self,
+        workdir: pathlib.Path,
+        *,
+        faults: Sequence[Fault | None] = (None, None),
+        records: Sequence[Record | None] = (None, None),
+        **options: Any,
+    ) -> list[Trainer]:
+        """Starts the two processes of a run, each with its fault and its record."""
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        return [
+            self.start(
+                workdir,
+                fault=faults[number],
+                record=records[number],
+                processes=[
+                    f"--coordinator={address}",
+                    "--num_processes=2",
+                    f"--process_id={number}",
+                ],
+                **options,
+            )
+            for number in range(2)
+        ]
 
     def start_command(self, workdir: pathlib.Path) -> Trainer:
         """Starts `python train.py` for `tiny_config()`."""
@@ -138,8 +174,9 @@ class Launcher:
 def _train(
     workdir: pathlib.Path,
     overrides: dict[str, object],
-    fault: Fault | None,
+    injected: Sequence[Fault | Record],
     settings: dict[str, object],
+    processes: Sequence[str],
     output: pathlib.Path,
 ) -> None:
     with output.open("wb") as file:
@@ -147,9 +184,16 @@ def _train(
         os.dup2(file.fileno(), 2)
     for name, value in settings.items():
         jax.config.update(name, value)
-    if fault is not None:
-        fault.inject()
-    train(tiny_config(**overrides), workdir)
+    for one in injected:
+        one.inject()
+    if processes:
+        flags = [f"--workdir={workdir}", *tiny_flags(**overrides), *processes]
+        try:
+            frame.run("train", flags, name="train.py")
+        finally:  # what jax does at the end of a process, but not of a forked one
+            jax.distributed.shutdown()
+    else:
+        train(tiny_config(**overrides), workdir)
 
 
 def _wait_until(holds: Callable[[], bool]) -> None:
