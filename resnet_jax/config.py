@@ -44,7 +44,7 @@ _TIMEOUTS = {
 }
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(_AT_LEAST_ONE, (1, math.inf)),
-    **dict.fromkeys(("seed", "keep_best"), (0, math.inf)),
+    **dict.fromkeys(("seed", "keep_best", "skip_steps"), (0, math.inf)),
     **dict.fromkeys(map("timeouts.{}".format, _TIMEOUTS), (1, math.inf)),
     **dict.fromkeys(("label_smoothing", "optimizer.momentum", "optimizer.weight_decay"), (0, 1)),
 }
@@ -54,7 +54,7 @@ _MAY_CHANGE = frozenset(
     {
         *("data.path", "data.workers", "data.max_bad_share", "eval_batch_size", "parallel"),
         *("log_every", "eval_every", "checkpoint_every", "keep_newest", "keep_best"),
-        *("prefetch", "compilation_cache", "profile", "model.lowering"),
+        *("prefetch", "compilation_cache", "profile", "model.lowering", "skip_steps"),
         *map("timeouts.{}".format, _TIMEOUTS),
     }
 )
@@ -116,6 +116,8 @@ def base_config() -> ConfigDict:
     config.seed = 0  # of the initialisation, the order and the augmentation
     config.dtype = "float32"  # of the arithmetic: float32 or bfloat16
     config.label_smoothing = 0.0
+    # How many steps with a number that is infinite or NaN are left out, before one ends the run.
+    config.skip_steps = 0
 
     config.optimizer = ConfigDict()
     config.optimizer.momentum = 0.9

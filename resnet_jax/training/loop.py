@@ -3,8 +3,10 @@
 import collections
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
+from typing import NoReturn, cast
 
 import jax
 from etils import epath
@@ -126,7 +128,10 @@ def train(
             )
             stack.enter_context(logger)
         interruption = stack.enter_context(Interruption(sync=parallel.preemption_sync()))
-        loop = _Loop(run, statistics, layout.path, checkpoints, logger, interruption, watch)
+        skipped = cast(list[int], saved.metadata.get("skipped", []) if saved else [])
+        loop = _Loop(
+            run, statistics, layout.path, checkpoints, logger, interruption, watch, skipped
+        )
         return loop.take_steps(run.replicas.place(state), lacks_evaluation)
 
 
@@ -139,6 +144,8 @@ class _Loop:
     logger: Logger
     interruption: Interruption
     watch: Watch
+    skipped: list[int]  # steps that were left out, because a number was not finite
+    finite: dict[int, jax.Array] = dataclasses.field(default_factory=dict)  # by step, to be read
 
     def take_steps(self, state: TrainState, lacks_evaluation: bool) -> TrainState:
         config, run = self.run.config, self.run
@@ -160,6 +167,8 @@ class _Loop:
                     profile.before(step + 1)
                     state, metrics = take_step(state, batch)
                     step += 1
+                    if "finite" in metrics:
+                        self.finite[step] = metrics["finite"]
                     ahead.append(metrics["loss"])
                     if len(ahead) > _STEPS_AHEAD:
                         ahead.popleft().block_until_ready()
@@ -201,10 +210,26 @@ class _Loop:
             self.logger.note_hole(config.log_every)
 
     def _check_finite(self, state: TrainState) -> None:
-        """Waits for the device, and raises `DivergedError` where a number is infinite or NaN."""
-        step = int(jax.device_get(state.window.bad_step))
-        if not step:
-            return
+        """Waits for the device, and raises `DivergedError` where a number is infinite or NaN.
+
+        Steps that may be left out get a line instead.
+        """
+        finite, bad_step = jax.device_get((self.finite, state.window.bad_step))
+        self.finite.clear()
+        for step in (step for step, is_finite in finite.items() if not is_finite):
+            if len(self.skipped) == self.run.config.skip_steps:
+                self._diverge(step)
+            self.skipped.append(step)
+            keys = ", ".join(self.run.example_keys(step - 1))
+            self.logger.note(
+                f"step {step} is left out, number {len(self.skipped)} of "
+                f"{self.run.config.skip_steps}: loss, gradients, parameters or statistics would "
+                f"be infinite or NaN; its batch had the examples {keys}"
+            )
+        if bad_step:
+            self._diverge(int(bad_step))
+
+    def _diverge(self, step: int) -> NoReturn:
         self._finish_save()
         saved = self.checkpoints.steps()
         keys = self.run.example_keys(step - 1)
@@ -223,9 +248,10 @@ class _Loop:
         """Returns the means over the steps since the last log, and the state with a new window."""
         self._check_finite(state)
         window, learning_rate = jax.device_get((state.window, learning_rate))
+        steps = int(window.steps) or math.nan  # if all were left out
         values = {
-            "loss": float(window.loss) / int(window.steps),
-            "top1_error": 100 * float(window.top1_error) / int(window.steps),
+            "loss": float(window.loss) / steps,
+            "top1_error": 100 * float(window.top1_error) / steps,
             "learning_rate": float(learning_rate),
         }
         return values, state.replace(window=self.run.replicas.place(Window.empty()))
@@ -267,7 +293,7 @@ class _Loop:
             self.checkpoints.save(
                 step,
                 pack(run.replicas.as_global(state), self.statistics),
-                run.description(),
+                {**run.description(), **({"skipped": self.skipped} if self.skipped else {})},
                 metric=None,
             )
             self._saved = step

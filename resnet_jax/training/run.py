@@ -192,6 +192,7 @@ class Run:
             label_smoothing=self.config.label_smoothing,
             frozen=self.config.init.freeze,
             seed=self.config.seed,
+            skips=self.config.skip_steps > 0,
         )
         return self.replicas.map(step, donate=True)
 

@@ -1,5 +1,6 @@
 """One step of training, as one replica takes it."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -33,6 +34,7 @@ def make_train_step(
     label_smoothing: float,
     frozen: Sequence[str],
     seed: int,
+    skips: bool = False,
 ) -> TrainStep:
     """Returns the step of one replica: `(state, its share of the batch) -> (state, metrics)`.
 
@@ -52,6 +54,8 @@ def make_train_step(
       frozen: Modules whose parameters get no gradient, and whose batch normalisation uses its
         running statistics.
       seed: Decides, with the step and the row in the global batch, what dropout drops.
+      skips: Whether a step with a number that is infinite or NaN changes nothing of the state but
+        its step. The metrics have `finite` then.
     """
 
     def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, StepMetrics]:
@@ -100,6 +104,10 @@ def make_train_step(
             window=state.window.add(state.step + 1, loss, top1_error, finite),
         )
         metrics = {"loss": loss, "top1_error": top1_error, "learning_rate": learning_rate}
+        if skips:
+            before = state.replace(step=new_state.step)
+            new_state = jax.tree.map(functools.partial(jnp.where, finite), new_state, before)
+            metrics["finite"] = finite
         return new_state, metrics
 
     return step

@@ -18,6 +18,7 @@ from resnet_jax.parallel import Replicas
 from resnet_jax.training import DivergedError, loop, train
 from resnet_jax.training.logging import Logger
 from resnet_jax.training.run import Run
+from tests.outcomes import read_checkpoints
 from tests.tiny import SELDOM, tiny_config
 
 
@@ -199,6 +200,45 @@ def test_what_is_not_finite_ends_a_run_and_is_not_saved(tmp_path, monkeypatch, c
     for step in saved:
         for leaf in jax.tree.leaves(restore(tmp_path / "run", step).variables):
             assert np.isfinite(leaf).all()
+
+
+def with_nan_at(steps):
+    """Returns a method that gives the batches of these steps a loss of NaN."""
+    method = Run.batches
+
+    def batches(run, start, stop=None):
+        for step, batch in enumerate(method(run, start, stop), start=start + 1):
+            # A label that is none is NaN in optax's cross-entropy.
+            yield {**batch, "label": batch["label"] + 1000 * (step in steps)}
+
+    return batches
+
+
+def states(workdir):
+    """Returns the training state and the variables of each checkpoint, but for the step."""
+    found = read_checkpoints(workdir)
+    return {
+        step: {name: leaf.tobytes() for name, leaf in leaves.items() if "['step']" not in name}
+        for step, leaves in found.items()
+    }
+
+
+def test_steps_that_are_not_finite_are_left_out_up_to_a_number(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(Run, "batches", with_nan_at({3, 4, 7}))
+    every = {"log_every": 2, "eval_every": 10, "checkpoint_every": 1, "keep_newest": 10}
+    changes = {**every, "skip_steps": 2, "total_steps": 6}
+    train(tiny_config(**changes), tmp_path / "run")
+    said = [line for line in capfd.readouterr().err.splitlines() if "left out" in line]
+    keys = Run.from_config(tiny_config()).example_keys(3)
+    assert said[1] == (
+        "step 4 is left out, number 2 of 2: loss, gradients, parameters or statistics would be "
+        f"infinite or NaN; its batch had the examples {', '.join(keys)}"
+    )
+    found = states(tmp_path / "run")
+    assert found[2] == found[3] == found[4] != found[5]
+    assert [row["loss"] for row in rows(tmp_path / "run") if row["step"] == 4] == ["NaN"]
+    with pytest.raises(DivergedError, match="since step 7 "):  # those of before count
+        train(tiny_config(**{**changes, "total_steps": 8}), tmp_path / "run")
 
 
 def test_a_saved_state_that_is_not_finite_is_refused(tmp_path, monkeypatch):
