@@ -18,7 +18,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
-from resnet_jax import data
+from resnet_jax import data, parallel
 from resnet_jax.errors import InputError, unknown
 from resnet_jax.models import create_model, image_shape, model_options, option_types
 
@@ -313,7 +313,7 @@ def build_augmentation(config: ConfigDict) -> data.Augmentation:
 def load_images(
     config: ConfigDict, split: str, bad_records: data.BadRecords | None = None
 ) -> data.ImageSet:
-    """Returns a split of the data of `config.data`.
+    """Returns a split of the data of `config.data`, which one of several processes lists.
 
     Without `bad_records`, which counts them, examples that cannot be read are errors.
 
@@ -331,6 +331,7 @@ def load_images(
         interpolation=config.data.interpolation,
         workers=config.data.workers,
         bad_records=bad_records,
+        once=parallel.once,
     )
 
 

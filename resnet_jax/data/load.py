@@ -11,7 +11,7 @@ from etils import epath
 from resnet_jax.data.bad_records import BadRecords
 from resnet_jax.data.decoding.decode import Interpolation
 from resnet_jax.data.images import DecodedImages, ImageSet, MemoryImages
-from resnet_jax.data.sources import Source
+from resnet_jax.data.sources import Once, Source, call
 from resnet_jax.data.sources.digits import digits_splits, mnist_splits
 from resnet_jax.data.sources.folder import folder_splits
 from resnet_jax.data.sources.prepared import prepared_splits
@@ -20,16 +20,16 @@ from resnet_jax.errors import InputError, unknown
 
 _T = TypeVar("_T")
 
-_SOURCES: Mapping[str, Callable[[str | None, epath.PathLike | None], Splits]] = {
-    "digits": lambda name, path: digits_splits(),
-    "folder": lambda name, path: folder_splits(
-        _given(path, "data.path", "the folder with the images")
+_SOURCES: Mapping[str, Callable[[str | None, epath.PathLike | None, Once], Splits]] = {
+    "digits": lambda name, path, once: digits_splits(),
+    "folder": lambda name, path, once: folder_splits(
+        _given(path, "data.path", "the folder with the images"), once
     ),
-    "mnist": lambda name, path: mnist_splits(
+    "mnist": lambda name, path, once: mnist_splits(
         _given(path, "data.path", "the folder with the files of MNIST")
     ),
-    "tfds": lambda name, path: prepared_splits(
-        _given(name, "data.name", "the data set of tfds, such as cifar10"), path
+    "tfds": lambda name, path, once: prepared_splits(
+        _given(name, "data.name", "the data set of tfds, such as cifar10"), path, once
     ),
 }
 
@@ -46,6 +46,7 @@ def load_images(
     interpolation: Interpolation = "bilinear",
     workers: int | None = None,
     bad_records: BadRecords | None = None,
+    once: Once = call,
 ) -> ImageSet:
     """Returns the images of a split of a data set.
 
@@ -62,12 +63,13 @@ def load_images(
       interpolation: How images are resampled, "bilinear" or "bicubic".
       workers: Number of threads that decode; by default as many as there are cores.
       bad_records: Replaces examples that cannot be read; by default they are errors.
+      once: Lists the data in one of several processes for all of them, such as `parallel.once`.
 
     Raises:
       InputError: There is no such source, data set or split, or a number is out of range.
     """
     images = DecodedImages(
-        load_source(source, split, name=name, path=path),
+        load_source(source, split, name=name, path=path, once=once),
         image_size,
         resize=resize,
         interpolation=interpolation,
@@ -78,20 +80,29 @@ def load_images(
 
 
 def load_source(
-    source: str, split: str, *, name: str | None = None, path: epath.PathLike | None = None
+    source: str,
+    split: str,
+    *,
+    name: str | None = None,
+    path: epath.PathLike | None = None,
+    once: Once = call,
 ) -> Source:
     """Returns the examples of a split of a data set, as stored; see `load_images`."""
     of = name if name is not None and source == "tfds" else source
-    return select(split, load_splits(source, name=name, path=path), of=of)
+    return select(split, load_splits(source, name=name, path=path, once=once), of=of)
 
 
 def load_splits(
-    source: str, *, name: str | None = None, path: epath.PathLike | None = None
+    source: str,
+    *,
+    name: str | None = None,
+    path: epath.PathLike | None = None,
+    once: Once = call,
 ) -> Splits:
     """Returns the splits of a data set; see `load_images`."""
     if source not in _SOURCES:
         raise unknown("data source", source, _SOURCES)
-    return _SOURCES[source](name, path)
+    return _SOURCES[source](name, path, once)
 
 
 def _given(value: _T | None, key: str, meaning: str) -> _T:

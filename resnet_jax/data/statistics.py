@@ -7,12 +7,13 @@ so pixels from 0 to 1 are taken, as fb.resnet.torch does.
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, UInt64
 
 from resnet_jax.data.images import ImageSet
 from resnet_jax.errors import InputError, unknown
@@ -20,6 +21,8 @@ from resnet_jax.errors import InputError, unknown
 MeanOf = Literal["pixel", "channel", "none"]
 StdOf = Literal["channel", "none"]
 ColorOf = Literal["none", "pca", "pca_imagenet"]
+
+_Sums: TypeAlias = UInt64[np.ndarray, "sums"]
 
 _CHUNK = 2**24
 """Pixel values read at a time: 16 MB."""
@@ -67,10 +70,12 @@ def measure_statistics(
     *,
     color: ColorOf = "none",
     most: int | None = None,
+    total: Callable[[int, Callable[[range], _Sums]], _Sums] = lambda count, of: of(range(count)),
 ) -> Statistics:
     """Measures a set of images, in their view for evaluation.
 
-    Sums are of whole numbers, and so exact: the result does not depend on how the images are read.
+    Sums are of whole numbers, and so exact: the result does not depend on how the images are read,
+    nor on how many processes share them.
 
     Args:
       images: The training images.
@@ -80,6 +85,8 @@ def measure_statistics(
       color: "pca" for the principal components of these images' colours, "pca_imagenet" for the
         published ones of ImageNet, or "none".
       most: How many examples are measured at most, evenly spaced over the set; by default all.
+      total: Adds up, from the number of examples, the sums of the ranges that make them up; such as
+        `parallel.total`.
 
     Raises:
       InputError: A name is unknown, there are no examples, a channel is the same everywhere, or
@@ -105,7 +112,12 @@ def measure_statistics(
         examples = len(images) if most is None else min(most, len(images))
         if examples < 1:
             raise InputError(f"statistics are measured on at least 1 example, not on {examples}")
-        sums, products = _sums(images, examples, products=std == "channel" or color == "pca")
+        with_products = std == "channel" or color == "pca"
+        everything = total(
+            examples, lambda share: _sums(images, examples, share, products=with_products)
+        )
+        sums, products = np.split(everything, [math.prod(images.image_shape)])
+        sums, products = sums.reshape(images.image_shape), products.reshape(channels, channels)
         per_channel = sums.sum(axis=(0, 1))
         count = examples * height * width
         if mean == "pixel":
@@ -147,21 +159,24 @@ def statistics_template(
     )
 
 
-def _sums(images: ImageSet, examples: int, *, products: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sum of each pixel, uint64 [h, w, c], and of channels' products, [c, c]."""
+def _sums(images: ImageSet, examples: int, share: range, *, products: bool) -> _Sums:
+    """Returns the sum of each pixel, [h, w, c], and of the channels' products, [c, c], flattened.
+
+    They are of a share of so many examples, which are spaced evenly over the images.
+    """
     channels = images.image_shape[2]
     sums = np.zeros(images.image_shape, np.uint64)
     of_products = np.zeros((channels, channels), np.uint64)
     chunk = max(1, _CHUNK // sums.size)
-    for start in range(0, examples, chunk):
-        numbers = np.arange(start, min(start + chunk, examples))
+    for start in share[::chunk]:
+        numbers = np.arange(start, min(start + chunk, share.stop))
         pixels, _ = images.read(numbers * len(images) // examples)
         sums += pixels.sum(axis=0, dtype=np.uint64)
         if products:
             for block in np.array_split(pixels.reshape(-1, channels), -(-pixels.size // _BLOCK)):
                 values = block.astype(np.float64)
                 of_products += (values.T @ values).astype(np.uint64)  # exact, far below 2**53
-    return sums, of_products
+    return np.concatenate([sums.ravel(), of_products.ravel()])
 
 
 def _components(covariance: Float[np.ndarray, "c c"]) -> Float[np.ndarray, "c c"]:

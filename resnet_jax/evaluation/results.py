@@ -193,7 +193,7 @@ def _evaluate(
     precise_bn, data = options.get("precise_bn"), config.data
     with parallel.agree_on_input():
         check_outputs(predictions_path, per_class_path, *outputs)
-        source = load_source(data.source, split, name=data.name, path=data.path)
+        source = load_source(data.source, split, name=data.name, path=data.path, once=parallel.once)
         if not len(source):
             raise InputError("the data set has no examples")
         for network in networks:

@@ -14,11 +14,13 @@ from resnet_jax.parallel.processes import (
     is_primary,
     leave,
     lost_process,
+    once,
     patience,
     preemption_sync,
     process_index,
     process_name,
     share,
+    total,
 )
 from resnet_jax.parallel.replicas import AXIS, MapName, MappedFunction, Replicas
 
@@ -36,9 +38,11 @@ __all__ = [
     "is_primary",
     "leave",
     "lost_process",
+    "once",
     "patience",
     "preemption_sync",
     "process_index",
     "process_name",
     "share",
+    "total",
 ]

@@ -5,11 +5,12 @@ A process that cannot go on ends by itself (`leave`). The others notice it in th
 """
 
 import contextlib
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -17,7 +18,10 @@ from jax.experimental import multihost_utils
 
 from resnet_jax.errors import InputError
 
+T = TypeVar("T")
+
 _LONGEST_REFUSAL = 2000  # bytes
+_CHUNK = 2**24  # bytes sent at a time; of 64 MB one takes three times as long on CPUs
 _OF_THIS_PROCESS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
@@ -83,8 +87,10 @@ def agree(number: int) -> int:
 def agree_on_input() -> Iterator[None]:
     """Raises on every process, at the end, the `InputError` that one raises inside.
 
-    All processes have to get here, before the first step, and none may wait for another inside.
-    An error of another kind is raised at once, and ends this process alone.
+    All processes have to get here, before the first step. Inside they may wait for one another only
+    in this function again, and in `once` and `total`, which begin with it: where one has left with
+    its error, all the others meet it. An error of another kind is raised at once, and ends this
+    process alone.
 
     Raises:
       InputError: Of the first process that refuses its input; elsewhere with that one's number.
@@ -93,6 +99,8 @@ def agree_on_input() -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        if error.on_all_processes:  # agreed upon inside
+            raise
         refusal = error
     if is_alone():
         if refusal is not None:
@@ -108,6 +116,53 @@ def agree_on_input() -> Iterator[None]:
         refusal = InputError(f"{message} (process {refusing[0]})")
     refusal.on_all_processes = True
     raise refusal
+
+
+def once(make: Callable[[], T]) -> T:
+    """Returns on every process what `make` returns on the primary one, which alone calls it.
+
+    All processes have to call it. The value is of JSON's types.
+
+    Raises:
+      InputError: Of `make`, on every process.
+    """
+    value = None
+    with agree_on_input():
+        if is_primary():
+            value = make()
+            if is_alone():
+                return value
+    return json.loads(_send(json.dumps(value).encode()))
+
+
+def total(examples: int, of: Callable[[range], np.ndarray]) -> np.ndarray:
+    """Returns the sum of `of(share(examples))` over all processes, on each of them.
+
+    All processes have to call it.
+
+    Raises:
+      InputError: Of `of`, on every process.
+    """
+    with agree_on_input():
+        part = of(share(examples))
+    if is_alone():
+        return part
+    # As bytes: jax would make 32 bits of 64.
+    rows = np.asarray(multihost_utils.process_allgather(part.reshape(-1).view(np.uint8)))
+    return rows.view(part.dtype).sum(axis=0).reshape(part.shape)
+
+
+def _send(content: bytes) -> bytearray:
+    """Returns the primary process's bytes on every process."""
+    source = np.frombuffer(content, np.uint8)
+    size = np.array([len(source)]).view(np.uint8)
+    size = int(np.asarray(multihost_utils.broadcast_one_to_all(size)).view(np.int64)[0])
+    received = bytearray()
+    while (begin := len(received)) < size:
+        length = min(_CHUNK, size - begin)
+        part = source[begin : begin + length] if is_primary() else np.zeros(length, np.uint8)
+        received += np.asarray(multihost_utils.broadcast_one_to_all(part)).data
+    return received
 
 
 def share(examples: int) -> range:

@@ -90,7 +90,9 @@ def train(
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(Watch())
         with parallel.agree_on_input():
-            stored = read_config(workdir) if layout.config_path.exists() else None
+            stored = parallel.once(
+                lambda: read_config(workdir) if layout.config_path.exists() else None
+            )
             config = configs.choose_lowering(config, stored)
             run = Run.from_config(config, ledger=ledger)
             # The source of a fine-tuning is read before anything is written.

@@ -40,7 +40,7 @@ from resnet_jax.evaluation import (
     same_classes,
 )
 from resnet_jax.models import compiler_options
-from resnet_jax.parallel import AXIS, Replicas, is_alone
+from resnet_jax.parallel import AXIS, Replicas, is_alone, total
 from resnet_jax.training.optimizer import make_optimizer
 from resnet_jax.training.schedules import Plateau, Schedule, make_schedule
 from resnet_jax.training.state import TrainState, init_state, pack, unpack
@@ -172,6 +172,7 @@ class Run:
             std or config.std,
             color=config.color,
             most=config.statistics_examples,
+            total=total,
         )
 
     def statistics_template(self) -> Statistics:

@@ -56,6 +56,27 @@ def test_statistics_equal_numpys(chunks, mean, std):
     assert statistics.color is None
 
 
+@pytest.mark.parametrize("most", [None, 11])
+@pytest.mark.parametrize("chunks", [(1000, 48)], indirect=True)
+def test_shares_make_the_same_statistics_bit_for_bit(chunks, most):
+    images = Pixels(noise(37, 5, 5, 3))
+    shares = []
+
+    def total(examples, of):
+        ends = [0, 3, 3, 10, examples]
+        shares.extend(map(range, ends, ends[1:]))
+        return sum(map(of, shares))
+
+    wanted = {"mean": "pixel", "std": "channel", "color": "pca", "most": most}
+    for one, other in zip(
+        measure_statistics(images, **wanted, total=total),
+        measure_statistics(images, **wanted),
+        strict=True,
+    ):
+        assert one.tobytes() == other.tobytes()
+    assert shares[-1].stop == (most or 37)
+
+
 @pytest.mark.parametrize("mean", ["pixel", "channel", "none"])
 @pytest.mark.parametrize("color", ["pca", "pca_imagenet", "none"])
 def test_the_template_has_the_shapes_and_types(mean, color):

@@ -1,9 +1,25 @@
 """Sources: labelled images by index, one file for each kind of data set."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
+
+T = TypeVar("T")
+
+
+class Once(Protocol):
+    """Calls a function in one of several processes, for all of them."""
+
+    def __call__(self, make: Callable[[], T], /) -> T:
+        """Returns its value, which is of JSON's types, on each of them."""
+        ...
+
+
+def call(make: Callable[[], T], /) -> T:
+    """Returns a function's value: `Once` for a single process."""
+    return make()
 
 
 class Example(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from etils import epath
 
-from resnet_jax.data.sources import Example
+from resnet_jax.data.sources import Example, Once, call
 from resnet_jax.data.sources.splits import Splits
 from resnet_jax.data.sources.storage import cached, read_file
 from resnet_jax.errors import InputError
@@ -35,18 +35,24 @@ class FolderSplit:
     A key is the path of the file from the root; classes are the folders, sorted by name.
     """
 
-    def __init__(self, root: epath.PathLike, split: str) -> None:
-        """Lists the images of a split in a folder of splits.
+    def __init__(self, root: epath.PathLike, split: str, once: Once = call) -> None:
+        """Lists the images of a split in a folder of splits; see `load_images`.
 
         Raises:
           InputError: There are no classes, one is empty, or another split has other classes.
         """
         root = epath.Path(root)
-        try:
-            self.class_names, self._files = _list_images(root / split)
-        except InputError as error:
-            raise InputError(f"{error}; of the data in {root}, {_LAYOUT}") from error
-        _check_classes(root, split, self.class_names)
+
+        def listing() -> tuple[Sequence[str], Sequence[str]]:
+            try:
+                classes, files = _list_images(root / split)
+            except InputError as error:
+                raise InputError(f"{error}; of the data in {root}, {_LAYOUT}") from error
+            _check_classes(root, split, classes)
+            return classes, files
+
+        classes, self._files = once(listing)
+        self.class_names = tuple(classes)
         self._labels = {name: label for label, name in enumerate(self.class_names)}
         self._root = root
         self._split = split
@@ -64,15 +70,15 @@ class FolderSplit:
         return Example(image, self._labels[file.split("/", 1)[0]], key)
 
 
-def folder_splits(root: epath.PathLike) -> Splits:
-    """Returns the splits of a folder, which has to have folders in it."""
+def folder_splits(root: epath.PathLike, once: Once = call) -> Splits:
+    """Returns the splits of a folder, which has to have folders in it; see `load_images`."""
     root = epath.Path(root).expanduser()
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; {_LAYOUT}")
     splits = _folders_in(root)
     if not splits:
         raise InputError(f"{root} has no folders; {_LAYOUT}")
-    return {split: partial(FolderSplit, root, split) for split in splits}
+    return {split: partial(FolderSplit, root, split, once) for split in splits}
 
 
 def _check_classes(root: epath.Path, split: str, classes: tuple[str, ...]) -> None:

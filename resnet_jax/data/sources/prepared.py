@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from resnet_jax.data.sources import Example
+from resnet_jax.data.sources import Example, Once, call
 from resnet_jax.data.sources.records import Records, array_records, tfrecords
 from resnet_jax.data.sources.splits import Splits
 from resnet_jax.errors import InputError, unknown
@@ -29,7 +29,7 @@ _NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")
 class PreparedSplit:
     """The examples of a split, as bytes of image files."""
 
-    def __init__(self, builder: "DatasetBuilder", split: str) -> None:
+    def __init__(self, builder: "DatasetBuilder", split: str, once: Once = call) -> None:
         """Opens a split; refused are other examples than images with one label, and damage."""
         import tensorflow_datasets as tfds
 
@@ -44,7 +44,7 @@ class PreparedSplit:
         self.class_names = tuple(classes.names)
         self._name = next((name for name in _NAMES if name in by_name), None)
         self._split = split
-        self._records = _open_records(builder, split)
+        self._records = _open_records(builder, split, once)
         self._parse = partial(
             features.deserialize_example_np, decoders={self._image: tfds.decode.SkipDecoding()}
         )
@@ -71,7 +71,7 @@ class PreparedSplit:
         return Example(image, int(label), key)
 
 
-def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
+def prepared_splits(name: str, path: epath.PathLike | None = None, once: Once = call) -> Splits:
     """Returns the splits of a data set.
 
     The data set is found by its files: the code that prepared it need not be there, and the
@@ -80,6 +80,7 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
     Args:
       name: The data set's name in tensorflow_datasets, such as `cifar10` or `name/config:version`.
       path: tfds' folder of data sets; by default tfds' own.
+      once: Indexes the files of TFRecord in one of several processes for all of them.
 
     Raises:
       InputError: There is no such data set, or it is prepared neither as ArrayRecord nor as
@@ -110,7 +111,7 @@ def prepared_splits(name: str, path: epath.PathLike | None = None) -> Splits:
             f"`tfds convert_format --dataset_version_dir={builder.data_dir} "
             "--out_file_format=array_record` makes it so"
         )
-    return {split: partial(PreparedSplit, builder, split) for split in builder.info.splits}
+    return {split: partial(PreparedSplit, builder, split, once) for split in builder.info.splits}
 
 
 def _formats(builder: "DatasetBuilder") -> list[str]:
@@ -118,7 +119,7 @@ def _formats(builder: "DatasetBuilder") -> list[str]:
     return [each for each in _FORMATS if each in available]
 
 
-def _open_records(builder: "DatasetBuilder", split: str) -> Records:
+def _open_records(builder: "DatasetBuilder", split: str, once: Once) -> Records:
     """Opens the files of a split in the first format in which they are all there."""
     info = builder.info.splits[split]
     folder = epath.Path(builder.data_dir)
@@ -130,7 +131,7 @@ def _open_records(builder: "DatasetBuilder", split: str) -> Records:
         lacking = next((file for file in files if file.name not in there), None)
         if lacking is None and files:
             if format_name == "tfrecord":
-                return tfrecords(files, info.shard_lengths, split)
+                return tfrecords(files, info.shard_lengths, split, once)
             return array_records(files, info.shard_lengths)
     raise InputError(f"{builder.name} is not complete: {lacking or f'split {split}'} is missing")
 

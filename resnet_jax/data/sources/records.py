@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from resnet_jax.data.sources import Once, call
 from resnet_jax.data.sources.storage import cached, read_file
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local
@@ -85,13 +86,17 @@ def array_records(files: Sequence[epath.Path], counts: Sequence[int]) -> Records
     return Records(counts, read)
 
 
-def tfrecords(files: Sequence[epath.Path], counts: Sequence[int], name: str) -> Records:
+def tfrecords(
+    files: Sequence[epath.Path], counts: Sequence[int], name: str, once: Once = call
+) -> Records:
     """Returns the records of a split's TFRecord files; each is checked as it is read.
+
+    `once` indexes the files in one of several processes for all of them.
 
     Raises:
       InputError: A file is missing, is not a sound TFRecord, or has another number of records.
     """
-    starts = [np.array(each, np.int64) for each in index_records(files, name)]
+    starts = [np.array(each, np.int64) for each in once(partial(index_records, files, name))]
     for file, of_file, count in zip(files, starts, counts, strict=True):
         with _refusing(file):
             _check_count(len(of_file) - 1, count)

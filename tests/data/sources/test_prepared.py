@@ -217,6 +217,27 @@ def test_tfrecord_is_read_as_array_record_is(place, tfrecord_place, name, split)
     assert [ours[i] for i in range(len(ours))] == [other[i] for i in range(len(other))]
 
 
+def test_one_process_indexes_tfrecord_for_all(tfrecord_place):
+    """The others look at none of its files."""
+    values = []
+    made = load_source(
+        "tfds",
+        "train",
+        name="tiny_photos",
+        path=tfrecord_place,
+        once=lambda make: values.append(json.dumps(make())) or json.loads(values[0]),
+    )
+    received = load_source(
+        "tfds",
+        "train",
+        name="tiny_photos",
+        path=tfrecord_place,
+        once=lambda make: json.loads(values[0]),
+    )
+    assert len(values) == 1
+    assert [made[i] for i in range(20)] == [received[i] for i in range(20)]
+
+
 def test_another_format_is_refused_with_what_converts_it(tmp_path):
     prepare(TinyPhotos, tmp_path)
     folder = tmp_path / "tiny_photos" / "1.2.0"

@@ -1,0 +1,91 @@
+"""What real processes share at their start is done once, and all of them get it."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from resnet_jax.data import load_images, load_source, measure_statistics
+from tests.data.pictures import write_folder
+
+ROOT = pathlib.Path(__file__).parents[1]
+CLASSES = {"a": 4, "b": 2, "c": 3}
+PROCESSES = 2
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """The folder they worked in, and what each of them found."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_folder(folder / "data", {"train": CLASSES, "val": CLASSES})
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, ROOT / "tests" / "sharing_processes.py", folder, port, PROCESSES]
+    started = [
+        subprocess.Popen(
+            [*map(str, command), str(process)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for process in range(PROCESSES)
+    ]
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [1, 0], "\n".join(outputs)
+    return folder, [
+        json.loads((folder / f"{process}.json").read_text()) for process in range(PROCESSES)
+    ]
+
+
+def test_one_process_lists_the_data_for_all(processes):
+    folder, (primary, other) = processes
+    assert {f"train/{name}" for name in CLASSES} <= set(primary["listed"])
+    assert other["listed"] == ["."]  # to see that the data are there
+    assert primary["keys"] == other["keys"]
+    assert len(primary["keys"]) == 9
+    alone = load_source("folder", "train", path=folder / "data")
+    assert [alone[index].key for index in range(9)] == primary["keys"]
+
+
+def test_each_process_measures_its_share_and_all_get_the_same(processes):
+    folder, found = processes
+    assert [one["read"] for one in found] == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+    images = load_images("folder", "train", 8, path=folder / "data", in_memory=False)
+    alone = measure_statistics(images, "pixel", "channel")
+    for one in found:
+        assert one["statistics"] == [np.asarray(array).tobytes().hex() for array in alone[:2]]
+
+
+def test_values_of_any_length_arrive(processes):
+    for one in processes[1]:
+        assert one["once"]
+        assert one["total"] == [36 << 40]
+
+
+def test_all_are_refused_wherever_one_leaves_and_go_on_together(processes):
+    first, second = (one["refused"] for one in processes[1])
+    assert first == [
+        ["no data in process 0", True],
+        ["no data in process 1 (process 1)", True],
+        None,
+    ]
+    assert second == [
+        ["no data in process 0 (process 0)", True],
+        ["no data in process 1", True],
+        None,
+    ]
+
+
+def test_a_process_that_fails_in_what_it_does_for_all_is_missed(processes):
+    assert processes[1][1]["lost"]
