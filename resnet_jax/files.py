@@ -1,9 +1,11 @@
 """Files that stay whole when a process is killed, on a local disk or in an object store."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import TypedDict
 
 from etils import epath
@@ -40,6 +42,16 @@ def resolve_path(path: epath.PathLike) -> epath.Path:
         ) from error
 
 
+@contextlib.contextmanager
+def named(path: epath.PathLike) -> Iterator[None]:
+    """Gives a path to the errors of the operating system that have none, such as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
 def write_atomically(path: epath.PathLike, content: bytes) -> None:
     """Writes a file durably; until it is whole, readers find the old one, or none.
 
@@ -53,7 +65,7 @@ def write_atomically(path: epath.PathLike, content: bytes) -> None:
         return
     partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
+        with named(path), open(partial, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -149,8 +161,9 @@ class GrowingFile:
     def write(self, content: bytes) -> None:
         """Appends to the file."""
         if self._file is not None:
-            self._file.write(content)
-            self._file.flush()
+            with named(self._path):
+                self._file.write(content)
+                self._file.flush()
         elif content:
             self._content += content
             self._changed = True
@@ -158,8 +171,9 @@ class GrowingFile:
     def sync(self) -> None:
         """Makes the written bytes durable."""
         if self._file is not None:
-            self._file.flush()  # of bytes that the disk had no room for until now
-            os.fsync(self._file.fileno())
+            with named(self._path):
+                self._file.flush()  # of bytes that the disk had no room for until now
+                os.fsync(self._file.fileno())
         elif self._changed:
             write_atomically(self._path, self._content)
             self._changed = False
@@ -169,7 +183,8 @@ class GrowingFile:
         if self._file is None:
             self.sync()
         elif not self._file.closed:
-            try:
-                self.sync()
-            finally:
-                self._file.close()
+            with named(self._path):
+                try:
+                    self.sync()
+                finally:
+                    self._file.close()

@@ -1,6 +1,6 @@
 """The checkpoints of a run, and its workdir."""
 
-from resnet_jax.checkpoints.manifest import Evaluation
+from resnet_jax.checkpoints.manifest import Evaluation, finished_steps
 from resnet_jax.checkpoints.store import Checkpoint, Checkpoints
 from resnet_jax.checkpoints.workdir import BusyError, Json, Layout, Workdir, read_config
 
@@ -12,5 +12,6 @@ __all__ = [
     "Json",
     "Layout",
     "Workdir",
+    "finished_steps",
     "read_config",
 ]

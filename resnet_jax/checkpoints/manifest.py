@@ -170,6 +170,11 @@ def steps(directory: epath.Path) -> list[int]:
     return sorted(int(name) for name in names(directory) if _STEP.fullmatch(name))
 
 
+def finished_steps(directory: epath.Path) -> list[int]:
+    """Returns the steps of the checkpoints in `directory` that were finished, ascending."""
+    return [step for step in steps(directory) if is_finished(directory / str(step))]
+
+
 def survey(directory: epath.Path) -> tuple[list[Manifest], dict[int, str]]:
     """Reads the manifest of every checkpoint in `directory`; the other files are not read.
 

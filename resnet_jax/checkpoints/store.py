@@ -19,6 +19,8 @@ import itertools
 import json
 import logging
 import math
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
@@ -32,10 +34,10 @@ from jaxtyping import PyTree
 from resnet_jax import parallel
 from resnet_jax.checkpoints import leaves
 from resnet_jax.checkpoints import manifest as manifests
-from resnet_jax.checkpoints.manifest import Evaluation, Flaw
+from resnet_jax.checkpoints.manifest import Evaluation, Flaw, finished_steps
 from resnet_jax.checkpoints.workdir import Json
 from resnet_jax.errors import InputError, unknown
-from resnet_jax.files import write_atomically
+from resnet_jax.files import named, write_atomically
 
 _METADATA = "metadata"
 _NEWEST = "newest.json"
@@ -43,6 +45,7 @@ _SET_ASIDE = "set_aside"
 _REMOVING = "removing"
 _TEMPORARY = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 _NONE = -1  # in place of a step
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the texts of TensorStore's errors
 _MOST_SET_ASIDE = 5  # checkpoints; of more, the oldest are deleted
 
 
@@ -102,7 +105,14 @@ class Checkpoints:
         package = str(epath.resource_path("orbax.checkpoint"))
         self._quiet = lambda record: not record.pathname.startswith(package)
         logging.getLogger("absl").addFilter(self._quiet)
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        # Otherwise its threads wait for folders that a failed save has not made, for 20 minutes.
+        at_once = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(
+                composite_options=ocp.CompositeOptions(async_options=at_once)
+            ),
+            async_options=at_once,
+        )
         self._worker = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: futures.Future[None] | None = None
 
@@ -154,10 +164,11 @@ class Checkpoints:
             for name, tree in items.items()
             if jax.tree.leaves(tree)  # orbax refuses a tree without; the manifest has it
         }
-        self._checkpointer.save(
-            self._folder(step),
-            args=ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)}),
-        )
+        with self._placed():
+            self._checkpointer.save(
+                self._folder(step),
+                args=ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)}),
+            )
         self._pending = self._worker.submit(self._finish, step, metric, described)
 
     def mark(self, step: int, evaluation: Evaluation) -> None:
@@ -211,15 +222,15 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the checkpoints that were finished, ascending."""
-        steps = manifests.steps(self._directory)
-        return [step for step in steps if manifests.is_finished(self._folder(step))]
+        return finished_steps(self._directory)
 
     def wait(self) -> None:
         """Waits for the save under way, and raises its error."""
         if self._pending is not None:
             futures.wait([self._pending])  # if interrupted here, `close` waits again
             pending, self._pending = self._pending, None
-            pending.result()
+            with self._placed():
+                pending.result()
 
     def close(self) -> None:
         """Waits like `wait`, then ends the threads and removes the log filter."""
@@ -227,7 +238,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._worker.shutdown()
-            self._checkpointer.close()
+            with self._placed():
+                self._checkpointer.close()
             logging.getLogger("absl").removeFilter(self._quiet)
 
     def _folder(self, step: int) -> epath.Path:
@@ -350,6 +362,17 @@ class Checkpoints:
         manifests.evaluation_path(self._folder(step)).unlink(missing_ok=True)
         self._folder(step).rename(path)
         return path
+
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Raises errors of the operating system as such, TensorStore's too, and with a path."""
+        with named(self._directory):
+            try:
+                yield
+            except ValueError as error:
+                if not (code := _OS_ERROR.search(str(error))):
+                    raise
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
     @contextlib.contextmanager
     def _may_stay(self, path: epath.Path) -> Iterator[None]:

@@ -2,11 +2,13 @@
 
 import argparse
 import ast
+import functools
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from logging import getLogger
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from absl import flags, logging
@@ -69,7 +71,8 @@ def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> N
         if isinstance(error, ImportError) and asks_for_package(error):
             _end(name, error, EXIT_INPUT)
         if isinstance(error, OSError) and error.errno is not None:
-            _end(name, f"{error}{resume}", EXIT_FAILED)
+            notes = getattr(error, "__notes__", ())
+            _end(name, f"{'; '.join([str(error), *notes])}{resume}", EXIT_FAILED)
         if parallel.lost_process(error):
             first = str(error).partition("\n")[0]
             _end(name, f"another process has ended{resume} ({first})", EXIT_LOST)
@@ -82,6 +85,13 @@ def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> N
 def _end(name: str, message: object, status: int, *, on_all: bool = False) -> NoReturn:
     print(f"{name}: {message}", file=sys.stderr)
     parallel.leave(status, on_all=on_all)
+
+
+def _print_unraisable(
+    hook: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs"
+) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":  # of TensorStore's threads
+        hook(unraisable)
 
 
 class Parser(argparse.ArgumentParser):
@@ -274,6 +284,9 @@ class Flags:
         if stray:
             raise InputError(f"{stray[0]!r} is not a flag; flags start with --")
         logging.set_verbosity(logging.WARNING)  # jax lists every backend that it has not found
+        # After a failed save these repeat what orbax raises.
+        getLogger("asyncio").setLevel("CRITICAL")
+        sys.unraisablehook = functools.partial(_print_unraisable, sys.unraisablehook)
         given = self.values
         if given.distributed or given.coordinator:
             parallel.initialize(

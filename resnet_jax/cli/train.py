@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from resnet_jax import training
+from resnet_jax.checkpoints import Layout, finished_steps
 from resnet_jax.cli.frame import Flags
 
 RESUME = "; the same command goes on from the newest checkpoint"
@@ -36,9 +37,21 @@ def main(arguments: Sequence[str]) -> None:
     )
     config = command.define_config("digits.py")
     command.parse()
-    training.train(
-        config.value,
-        workdir.value,
-        begin_anew=begin_anew.value,
-        lock_timeout=lock_timeout.value,
-    )
+    try:
+        training.train(
+            config.value,
+            workdir.value,
+            begin_anew=begin_anew.value,
+            lock_timeout=lock_timeout.value,
+        )
+    except OSError as error:
+        error.add_note(_saved(Layout(workdir.value)))
+        raise
+
+
+def _saved(layout: Layout) -> str:
+    try:
+        steps = finished_steps(layout.checkpoints)
+    except OSError as error:
+        return str(error)
+    return f"all is saved up to step {steps[-1]}" if steps else "nothing has been saved"
