@@ -69,7 +69,7 @@ class Checkpoints:
 
     With several processes each one makes the same calls in the same order, on one shared file
     system; only the primary one verifies, moves, deletes and logs. While an object of this class
-    is open, orbax's own log messages are dropped: its errors are raised.
+    is open, and after a failed save, orbax's own log messages are dropped: its errors are raised.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class Checkpoints:
         )
         self._worker = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: futures.Future[None] | None = None
+        self._failed = False
 
     def __enter__(self) -> Self:
         return self
@@ -233,14 +234,15 @@ class Checkpoints:
                 pending.result()
 
     def close(self) -> None:
-        """Waits like `wait`, then ends the threads and removes the log filter."""
+        """Waits like `wait`, ends the threads and, unless a save has failed, the log filter."""
         try:
             self.wait()
         finally:
             self._worker.shutdown()
             with self._placed():
                 self._checkpointer.close()
-            logging.getLogger("absl").removeFilter(self._quiet)
+            if not self._failed:  # else its threads may repeat the error later
+                logging.getLogger("absl").removeFilter(self._quiet)
 
     def _folder(self, step: int) -> epath.Path:
         return self._directory / str(step)
@@ -369,8 +371,9 @@ class Checkpoints:
         with named(self._directory):
             try:
                 yield
-            except ValueError as error:
-                if not (code := _OS_ERROR.search(str(error))):
+            except Exception as error:
+                self._failed = True
+                if not isinstance(error, ValueError) or not (code := _OS_ERROR.search(str(error))):
                     raise
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 

@@ -5,8 +5,10 @@ import ast
 import functools
 import importlib
 import os
+import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -90,7 +92,8 @@ def _end(name: str, message: object, status: int, *, on_all: bool = False) -> No
 def _print_unraisable(
     hook: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs"
 ) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":  # of TensorStore's threads
+    # Of event loops that were closed under TensorStore's threads, or had no file left to open.
+    if not re.search("Event loop is closed|_ssock", str(unraisable.exc_value)):
         hook(unraisable)
 
 
@@ -286,6 +289,7 @@ class Flags:
         logging.set_verbosity(logging.WARNING)  # jax lists every backend that it has not found
         # After a failed save these repeat what orbax raises.
         getLogger("asyncio").setLevel("CRITICAL")
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         sys.unraisablehook = functools.partial(_print_unraisable, sys.unraisablehook)
         given = self.values
         if given.distributed or given.coordinator:

@@ -105,6 +105,20 @@ def test_a_failure_of_orbax_surfaces_and_the_next_save_works(pair, monkeypatch, 
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_disk_that_becomes_read_only_is_named(pair, monkeypatch, capfd):
+    def fail(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as broken, Checkpoints(pair) as checkpoints:
+        broken.setattr(os, "rename", fail)
+        checkpoints.save(30, small(30), {}, metric=None)
+        with pytest.raises(OSError, match="Read-only file system") as raised:
+            checkpoints.wait()
+    assert raised.value.filename == os.fspath(pair)
+    assert checkpoints.steps() == [10, 20]
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("target", ["rename", "rmdir"])
 def test_one_that_cannot_be_deleted_costs_a_line(pair, monkeypatch, target, logged):
     original = getattr(os, target)
