@@ -233,6 +233,11 @@ class Checkpoints:
             with self._placed():
                 pending.result()
 
+    def check(self) -> None:
+        """Raises the error of a save that has failed; does not wait for one under way."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def close(self) -> None:
         """Waits like `wait`, ends the threads and, unless a save has failed, the log filter."""
         try:

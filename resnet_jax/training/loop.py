@@ -176,6 +176,7 @@ class _Loop:
                         ahead.popleft().block_until_ready()
                     self.logger.advance(step)
                     self.watch.stepped(step, again=step <= self.logger.lost_step)
+                    self.checkpoints.check()
                     profile.after(step, state)
 
                     last = step == config.total_steps

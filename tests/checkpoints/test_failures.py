@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -63,14 +65,24 @@ def test_killed_with_sigkill(pair, where, left, good, logged):
     assert steps(pair) == [str(good + 10)]
 
 
-@pytest.mark.parametrize("surfaces_at", ["wait", "save", "restore", "close"])
+@pytest.mark.parametrize("surfaces_at", ["wait", "check", "save", "restore", "close"])
 def test_a_failed_manifest_surfaces(pair, monkeypatch, surfaces_at, logged):
+    may_fail = threading.Event()
+
     def fail(*_):
+        may_fail.wait()
         raise OSError("disk full")
 
     checkpoints = Checkpoints(pair, log=logged.append)
+
+    def check():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            checkpoints.check()
+
     surface = {
         "wait": checkpoints.wait,
+        "check": check,
         "save": lambda: checkpoints.save(40, small(40), {}, metric=None),
         "restore": lambda: checkpoints.restore("newest", SMALL),
         "close": checkpoints.close,
@@ -78,6 +90,8 @@ def test_a_failed_manifest_surfaces(pair, monkeypatch, surfaces_at, logged):
     with monkeypatch.context() as broken:
         broken.setattr(manifests, "write", fail)
         checkpoints.save(30, small(30), {}, metric=0.0)
+        checkpoints.check()  # does not wait
+        may_fail.set()
         with pytest.raises(OSError, match="disk full"):
             surface()
     if surfaces_at != "close":
