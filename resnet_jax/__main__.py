@@ -9,7 +9,7 @@ def main() -> None:
     """Runs the command that the command line names, and ends the process with its status."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
-        lines = [f"  {command:<10} {text}" for command, text in COMMANDS.items()]
+        lines = [f"  {command:<11} {text}" for command, text in COMMANDS.items()]
         print("usage: python -m resnet_jax COMMAND [--help] ...", "", *lines, sep="\n")
         return
     frame.run(name, arguments)

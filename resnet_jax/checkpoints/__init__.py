@@ -1,8 +1,8 @@
 """The checkpoints of a run, and its workdir."""
 
 from resnet_jax.checkpoints.manifest import Evaluation, finished_steps
-from resnet_jax.checkpoints.store import Checkpoint, Checkpoints
-from resnet_jax.checkpoints.workdir import BusyError, Json, Layout, Workdir, read_config
+from resnet_jax.checkpoints.store import Checkpoint, Checkpoints, delete, set_aside
+from resnet_jax.checkpoints.workdir import BusyError, Json, Layout, Workdir, lock, read_config
 
 __all__ = [
     "BusyError",
@@ -12,6 +12,9 @@ __all__ = [
     "Json",
     "Layout",
     "Workdir",
+    "delete",
     "finished_steps",
+    "lock",
     "read_config",
+    "set_aside",
 ]

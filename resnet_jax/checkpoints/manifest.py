@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from etils import epath
@@ -60,13 +60,13 @@ def write(
     On a local disk every file and folder has reached the disk before the manifest is there, so that
     older checkpoints may be deleted once this returns. The metric is a finite number or None.
     """
-    files = {}
-    for name, path in _files(folder).items():
-        files[name] = fingerprint(path)
+    fingerprints = {}
+    for name, path in files(folder).items():
+        fingerprints[name] = fingerprint(path)
         make_durable(path)
-    for path in {(folder / name).parent for name in files} | {folder, folder.parent}:
+    for path in {(folder / name).parent for name in fingerprints} | {folder, folder.parent}:
         make_durable(path)
-    manifest = Manifest(step, metric, items, files)
+    manifest = Manifest(step, metric, items, fingerprints)
     write_atomically(folder / FILENAME, _sealed({"format": _FORMAT, **manifest._asdict()}))
 
 
@@ -157,6 +157,19 @@ def names(folder: epath.Path) -> list[str]:
         return []
 
 
+def files(folder: epath.Path) -> dict[str, epath.Path]:
+    """Returns every file under `folder` by its name relative to it."""
+    paths = {}
+    folders = [folder]
+    for parent in folders:
+        for path in parent.iterdir():
+            if path.stat().is_directory:  # unlike `is_dir`, raises where this cannot be read
+                folders.append(path)
+            else:
+                paths[path.relative_to(folder).as_posix()] = path
+    return paths
+
+
 def is_finished(folder: epath.Path) -> bool:
     """Whether a checkpoint, damaged or not, has a manifest, or may not be looked into."""
     try:
@@ -199,6 +212,12 @@ def best_first(manifests: Iterable[Manifest]) -> list[Manifest]:
     return [one for _, _, one in sorted(measured, key=lambda entry: entry[:2])]
 
 
+def outdated(manifests: Sequence[Manifest], keep_newest: int, keep_best: int) -> list[Manifest]:
+    """Returns those, of manifests by ascending step, that are neither among the newest nor best."""
+    best = best_first(manifests)[:keep_best]
+    return [one for one in manifests[:-keep_newest] if one not in best]
+
+
 def _sealed(contents: Mapping[str, object]) -> bytes:
     """Returns the manifest's bytes with their own checksum among them.
 
@@ -227,19 +246,6 @@ def _unsealed(written: bytes, name: str) -> dict[str, Any]:
 
 def _encoded(contents: Mapping[str, object]) -> bytes:
     return (json.dumps(contents, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _files(folder: epath.Path) -> dict[str, epath.Path]:
-    """Returns every file under `folder` by its name relative to it."""
-    files = {}
-    folders = [folder]
-    for parent in folders:
-        for path in parent.iterdir():
-            if path.stat().is_directory:  # unlike `is_dir`, raises where this cannot be read
-                folders.append(path)
-            else:
-                files[path.relative_to(folder).as_posix()] = path
-    return files
 
 
 def _retried(read: Callable[[epath.Path], T], path: epath.Path) -> T:

@@ -285,12 +285,9 @@ class Checkpoints:
             finished, _ = manifests.survey(self._directory)
         except OSError:
             return  # none goes before all can be read
-        best = manifests.best_first(finished)[: self._keep_best]
-        for old in finished[: -self._keep_newest]:
-            if old not in best:
-                with self._may_stay(self._folder(old.step)):
-                    self._move(old.step, _REMOVING).rmtree()
-                    (self._directory / _REMOVING).rmtree()
+        for old in manifests.outdated(finished, self._keep_newest, self._keep_best):
+            with self._may_stay(self._folder(old.step)):
+                delete(self._directory, old.step)
 
     def _choose(self, which: int | Literal["newest", "best"], begin_anew: bool) -> int:
         if isinstance(which, int):
@@ -328,8 +325,7 @@ class Checkpoints:
 
         A run that was killed before its first checkpoint was finished begins without asking.
         """
-        aside = self._directory / _SET_ASIDE
-        folders = [*map(self._folder, flaws), *(aside / name for name in manifests.names(aside))]
+        folders = [*map(self._folder, flaws), *set_aside(self._directory)]
         proofs = [folder for folder in folders if manifests.is_finished(folder)]
         if _NEWEST in manifests.names(self._directory):
             proofs.append(self._directory / _NEWEST)
@@ -349,26 +345,16 @@ class Checkpoints:
             line.append(f"checkpoint {step} {flaw}: {done}")
         self._log("; ".join([*line, outcome]))
         if self._writable:
-            aside = self._directory / _SET_ASIDE
-            paths = sorted((aside / name for name in manifests.names(aside)), key=_age)
+            paths = set_aside(self._directory)
             for path in paths[: -max(_MOST_SET_ASIDE, len(flaws))]:
                 with self._may_stay(path):
                     path.rmtree()
 
     def _put_aside(self, step: int) -> epath.Path:
         try:
-            return self._move(step, _SET_ASIDE)
+            return _move(self._directory, step, _SET_ASIDE)
         except PermissionError:  # another user's folder keeps its parent, but not its name
             return self._folder(step).rename(self._directory / f"{_SET_ASIDE}-{step}")
-
-    def _move(self, step: int, target: str) -> epath.Path:
-        parent = self._directory / target
-        parent.mkdir(exist_ok=True)
-        paths = (parent / f"{step}-{n}" for n in itertools.count(1))
-        path = next(path for path in paths if not path.exists())
-        manifests.evaluation_path(self._folder(step)).unlink(missing_ok=True)
-        self._folder(step).rename(path)
-        return path
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:
@@ -420,6 +406,29 @@ class Checkpoints:
             if parallel.is_primary():
                 self._log(f"the evaluation of checkpoint {step} {flaw}; it counts as missing")
         return Checkpoint(step, items, restored[_METADATA], evaluation)
+
+
+def set_aside(directory: epath.Path) -> list[epath.Path]:
+    """Returns the folders of the checkpoints that were set aside, the oldest first."""
+    aside = directory / _SET_ASIDE
+    return sorted((aside / name for name in manifests.names(aside)), key=_age)
+
+
+def delete(directory: epath.Path, step: int) -> None:
+    """Deletes a checkpoint and its evaluation."""
+    _move(directory, step, _REMOVING).rmtree()
+    (directory / _REMOVING).rmtree()
+
+
+def _move(directory: epath.Path, step: int, target: str) -> epath.Path:
+    """Moves a checkpoint to a folder of `directory`, and returns its new path."""
+    parent, folder = directory / target, directory / str(step)
+    parent.mkdir(exist_ok=True)
+    paths = (parent / f"{step}-{n}" for n in itertools.count(1))
+    path = next(path for path in paths if not path.exists())
+    manifests.evaluation_path(folder).unlink(missing_ok=True)
+    folder.rename(path)
+    return path
 
 
 def _age(folder: epath.Path) -> tuple[float, int, str]:

@@ -8,6 +8,7 @@ status.
 COMMANDS = {
     "train": "train a network, or go on with a run",
     "evaluate": "evaluate checkpoints or weights by one of the paper's protocols",
+    "checkpoints": "list, verify or prune the checkpoints of a run",
     "prepare": "turn a data set into a few large files",
     "show": "draw the images as the network receives them",
     "doctor": "measure which part of a run limits its speed",
