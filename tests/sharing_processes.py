@@ -9,11 +9,23 @@ import pathlib
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax import parallel
+from resnet_jax.checkpoints import Checkpoints
 from resnet_jax.data import DecodedImages, load_images, measure_statistics
 from resnet_jax.errors import InputError
+
+NUMBERS = np.random.default_rng(0)
+TREE = {
+    "uint8": NUMBERS.integers(0, 256, 3, np.uint8),
+    "bfloat16": np.asarray(NUMBERS.random((3, 5)), jnp.bfloat16),
+    "int64": NUMBERS.integers(2**62, size=(2, 1)),
+    "float32": NUMBERS.random((300, 200), np.float32),
+    "bool": np.array(True),
+    "float64": NUMBERS.random(4),
+}
 
 
 def counted(function, argument):
@@ -41,6 +53,26 @@ def work(root):
         "keys": [images._source[index].key for index in range(len(images))],
         "read": np.concatenate(reads).tolist(),
         "statistics": [np.asarray(array).tobytes().hex() for array in statistics[:2]],
+    }
+
+
+def bytes_read():
+    """Returns how many bytes this process has read from files; 0 where the system does not say."""
+    counts = pathlib.Path("/proc/self/io")
+    return int(counts.read_text().split()[1]) if counts.exists() else 0
+
+
+def restored(folder):
+    """Returns how many bytes a process reads to restore a checkpoint, and a hash of the leaves."""
+    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), TREE)
+    before = bytes_read()
+    with Checkpoints(folder, writable=False) as checkpoints:
+        step, items, metadata, evaluation = checkpoints.restore("newest", {"tree": template})
+    same = jax.tree.map(lambda one, other: one.tobytes() == other.tobytes(), items["tree"], TREE)
+    return {
+        "read": bytes_read() - before,
+        "same": jax.tree.all(same) and all(array.flags.aligned for array in items["tree"].values()),
+        "rest": [step, metadata, evaluation],
     }
 
 
@@ -80,14 +112,12 @@ def main(folder, port, processes, process):
         **work(folder / "data"),
         "once": parallel.once(lambda: {**number, "process": process}) == {**number, "process": 0},
         "total": parallel.total(9, lambda share: np.array([sum(share)], np.uint64) << 40).tolist(),
+        "restored": restored(folder / "checkpoints"),
         "refused": [refused(process == 0), refused(process == 1), refused(False)],
     }
-    if process:
-        found["lost"] = lost()
     (folder / f"{process}.json").write_text(json.dumps(found))
-    if not process:
-        lost()
-    parallel.leave(0)
+    parallel.agree(0)
+    parallel.leave(0 if lost() else 3)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,31 @@ def fill(names: Iterable[str], tree: PyTree) -> None:
         node[key] = np.asarray(LATER[name])
 
 
+def on_host(template: PyTree) -> PyTree:
+    """Returns the template of numpy arrays."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), template)
+
+
+def place(
+    step: int, items: Mapping[str, PyTree], templates: Mapping[str, PyTree]
+) -> dict[str, PyTree]:
+    """Returns trees of numpy arrays, with those on devices whose templates have a sharding.
+
+    Raises:
+      InputError: It would change a leaf: jax holds 64-bit types as 32 bits by default.
+    """
+
+    def put(leaf: np.ndarray, wanted: jax.ShapeDtypeStruct) -> np.ndarray | jax.Array:
+        if wanted.sharding is None:
+            return leaf
+        return jax.make_array_from_callback(leaf.shape, wanted.sharding, leaf.__getitem__)
+
+    placed = {name: jax.tree.map(put, items[name], templates[name]) for name in templates}
+    for name, tree in placed.items():
+        refuse_difference(step, describe(name, items[name]), describe(name, tree))
+    return placed
+
+
 def fetch(tree: PyTree) -> PyTree:
     """Returns the tree with numpy arrays for those that all devices have alike.
 

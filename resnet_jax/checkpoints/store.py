@@ -68,8 +68,9 @@ class Checkpoints:
     lowest. A checkpoint counts, and others are deleted for it, only once its manifest is written.
 
     With several processes each one makes the same calls in the same order, on one shared file
-    system; only the primary one verifies, moves, deletes and logs. While an object of this class
-    is open, and after a failed save, orbax's own log messages are dropped: its errors are raised.
+    system; only the primary one verifies, reads, moves, deletes and logs, and sends what it has
+    read to the others. While an object of this class is open, and after a failed save, orbax's own
+    log messages are dropped: its errors are raised.
     """
 
     def __init__(
@@ -207,19 +208,28 @@ class Checkpoints:
           Exception: The error of the last save.
         """
         self.wait()
-        with parallel.agree_on_input():
-            step = self._choose(which, begin_anew) if parallel.is_primary() else _NONE
-        step = parallel.agree(step)
-        if step == _NONE:
+        items: dict[str, PyTree] = {}
+
+        def read() -> tuple[int, dict[str, Json], Evaluation | None] | None:
+            step = self._choose(which, begin_anew)
+            if step == _NONE:
+                return None
+            try:
+                loaded = self._load(step, templates)
+            except Exception as error:
+                if manifests.is_finished(self._folder(step)):
+                    raise
+                raise InputError(
+                    f"checkpoint {step} was deleted while it was being read; try again"
+                ) from error
+            items.update(loaded.items)
+            return step, loaded.metadata, loaded.evaluation
+
+        if (found := parallel.once(read)) is None:
             return None
-        try:
-            return self._load(step, templates)
-        except Exception as error:
-            if manifests.is_finished(self._folder(step)):
-                raise
-            raise InputError(
-                f"checkpoint {step} was deleted while it was being read; try again"
-            ) from error
+        step, metadata, evaluation = found
+        items = leaves.place(step, parallel.broadcast(items, templates), templates)
+        return Checkpoint(step, items, metadata, evaluation and Evaluation(*evaluation))
 
     def steps(self) -> list[int]:
         """Returns the steps of the checkpoints that were finished, ascending."""
@@ -377,6 +387,7 @@ class Checkpoints:
             self._log(f"{path} cannot be deleted ({error.strerror or error}); the run goes on")
 
     def _load(self, step: int, templates: Mapping[str, PyTree]) -> Checkpoint:
+        """Reads a checkpoint, all leaves to numpy arrays."""
         folder = self._folder(step)
         _, metric, saved, _ = manifests.read(folder, step)
         args, later = {}, {}
@@ -388,23 +399,21 @@ class Checkpoints:
             later[name] = here.keys() - saved[name].keys()
             if jax.tree.leaves(template):
                 # With StandardRestore a leaf without sharding goes to the devices it came from.
-                item = leaves.without(later[name], template)
+                item = leaves.without(later[name], leaves.on_host(template))
                 to = ocp.checkpoint_utils.construct_restore_args(item)
                 args[name] = ocp.args.PyTreeRestore(item=item, restore_args=to)
-        restored = self._checkpointer.restore(
+        # Not by the checkpointer, which would wait for the other processes.
+        restored = ocp.CompositeCheckpointHandler().restore(
             folder, args=ocp.args.Composite(**args, **{_METADATA: ocp.args.JsonRestore()})
         )
         items = {name: restored[name] if name in args else templates[name] for name in templates}
         for name, tree in items.items():
             leaves.fill(later[name], tree)
-            # Once more: jax holds 64-bit types as 32 bits by default.
-            leaves.refuse_difference(step, saved[name], leaves.describe(name, tree))
         evaluation = None if metric is None else Evaluation(metric)
         try:
             evaluation = manifests.read_evaluation(folder, step) or evaluation
         except Flaw as flaw:
-            if parallel.is_primary():
-                self._log(f"the evaluation of checkpoint {step} {flaw}; it counts as missing")
+            self._log(f"the evaluation of checkpoint {step} {flaw}; it counts as missing")
         return Checkpoint(step, items, restored[_METADATA], evaluation)
 
 

@@ -7,6 +7,7 @@ batch. A *process* drives some of them: one on a laptop, one a host on a pod.
 from resnet_jax.parallel.processes import (
     agree,
     agree_on_input,
+    broadcast,
     gather,
     initialize,
     is_alone,
@@ -31,6 +32,7 @@ __all__ = [
     "Replicas",
     "agree",
     "agree_on_input",
+    "broadcast",
     "gather",
     "initialize",
     "is_alone",

@@ -7,6 +7,7 @@ A process that cannot go on ends by itself (`leave`). The others notice it in th
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +16,12 @@ from typing import NoReturn, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import PyTree
 
 from resnet_jax.errors import InputError
 
 T = TypeVar("T")
+Tree = TypeVar("Tree", bound=PyTree)
 
 _LONGEST_REFUSAL = 2000  # bytes
 _CHUNK = 2**24  # bytes sent at a time; of 64 MB one takes three times as long on CPUs
@@ -133,6 +136,31 @@ def once(make: Callable[[], T]) -> T:
             if is_alone():
                 return value
     return json.loads(_send(json.dumps(value).encode()))
+
+
+def broadcast(tree: Tree, shapes: Tree) -> Tree:
+    """Returns the primary process's tree of numpy arrays on every process.
+
+    All processes have to call it.
+
+    Args:
+      tree: The arrays; of the primary process.
+      shapes: The same tree on all processes, of anything with a shape and a type.
+    """
+    if is_alone():
+        return tree
+    if is_primary():
+        _send(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(tree)))
+        return tree
+    received, at = _send(b""), 0
+
+    def take(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        nonlocal at
+        array = np.frombuffer(received, leaf.dtype, math.prod(leaf.shape), at)
+        at += array.nbytes
+        return array.reshape(leaf.shape).copy()  # aligned
+
+    return jax.tree.map(take, shapes)
 
 
 def total(examples: int, of: Callable[[range], np.ndarray]) -> np.ndarray:

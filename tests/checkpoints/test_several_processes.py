@@ -1,5 +1,6 @@
 """Several processes: the primary one chooses."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -10,26 +11,35 @@ import pytest
 
 from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
-from tests.checkpoints.trees import SMALL, assert_same, flip, listing, small, steps
+from resnet_jax.checkpoints import manifest as manifests
+from tests.checkpoints.trees import SMALL, flip, listing, steps
 
 
-def test_the_other_processes_take_the_step_of_the_primary_one(pair, monkeypatch):
+def test_the_other_processes_take_what_the_primary_one_has_read(pair, monkeypatch):
     flip(pair / "20" / "_CHECKPOINT_METADATA", 0)
-    told: list[int] = []
-    monkeypatch.setattr(parallel, "agree", lambda number: (told.append(number), number)[1])
+    said, sent = [], []
+    monkeypatch.setattr(parallel, "once", lambda make: (said.append(make()), said[-1])[1])
+    monkeypatch.setattr(parallel, "broadcast", lambda tree, _: (sent.append(tree), tree)[1])
     with Checkpoints(pair, writable=False, log=lambda _: None) as primary:
-        primary.restore("newest", SMALL)
-    assert told == [10]
+        read = primary.restore("newest", SMALL)
+    assert read is not None
+    assert read.step == 10
     before = listing(pair)
-    monkeypatch.setattr(parallel, "agree", lambda _: told.pop(0))
+    monkeypatch.setattr(parallel, "once", lambda _: json.loads(json.dumps(said.pop(0))))
+    monkeypatch.setattr(parallel, "broadcast", lambda tree, shapes: sent.pop(0))
     monkeypatch.setattr(parallel, "is_primary", lambda: False)
+    monkeypatch.setattr(manifests, "names", forbidden)
+    monkeypatch.setattr(manifests, "read", forbidden)
     with Checkpoints(pair) as other:
-        checkpoint = other.restore("newest", SMALL)
-        assert checkpoint is not None
-        assert_same(checkpoint.items, small(10))
-        told[:] = [-1]
+        assert other.restore("newest", SMALL) == read
+        said.append(None)
         assert other.restore("newest", SMALL) is None
+    monkeypatch.undo()
     assert listing(pair) == before
+
+
+def forbidden(*_):
+    raise AssertionError("another process than the primary one reads")
 
 
 PROCESS = """
