@@ -1,6 +1,6 @@
 """`train.py` in which something goes wrong: `python failing_process.py FAULT FILE ARGUMENTS...`.
 
-The time at which it does is written to FILE.
+The time at which it does is written to FILE. FAULT@N is one of process N alone.
 """
 
 import errno
@@ -55,6 +55,11 @@ def no_input(*_):
     raise OSError(errno.EIO, "Input/output error")
 
 
+def hang(*_):
+    note()
+    time.sleep(10_000)
+
+
 def slowly(function, *args, **kwargs):
     for item in function(*args, **kwargs):
         time.sleep(0.2)
@@ -80,7 +85,9 @@ def evaluation(instead):
 
 FAULTS = {
     "input": lambda: Fault("resnet_jax.data.images:MemoryImages.read", "*", no_input).inject(),
+    "hanging input": lambda: Fault("resnet_jax.data.images:MemoryImages.read", "*", hang).inject(),
     "step": lambda: at_step(fail),
+    "stop": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGSTOP)),
     "kill": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "arrays": lambda: Fault("os:rename", "*|*/4.*/training", disk_full).inject(),
     "manifest": lambda: Fault("os:replace", "*|*/4/manifest.json", disk_full).inject(),
@@ -91,5 +98,7 @@ FAULTS = {
 }
 
 if __name__ == "__main__":
-    FAULTS[sys.argv[1]]()
+    fault, _, process = sys.argv[1].partition("@")
+    if not process or f"--process_id={process}" in sys.argv:
+        FAULTS[fault]()
     frame.run("train", sys.argv[3:], name="train.py")

@@ -25,6 +25,7 @@ from resnet_jax.cli import frame
 from resnet_jax.training import train
 from tests.examples import Record
 from tests.faults import Fault
+from tests.faults.phases import Phases
 from tests.outcomes import Outcome
 from tests.tiny import tiny_config, tiny_flags
 
@@ -95,14 +96,15 @@ class Launcher:
         workdir: pathlib.Path,
         *,
         fault: Fault | None = None,
-        record: Record | None = None,
+        records: Sequence[Record | Phases] = (),
         devices: int = 2,
         processes: Sequence[str] = (),
         **overrides: object,
     ) -> Trainer:
         """Starts a trainer of `tiny_config(**overrides)`.
 
-        `processes` are the flags of one of several processes, which is `train.py` itself.
+        `processes` are the flags of one of several processes, which is `train.py` itself. What is
+        recorded of a process is written by it.
         """
         output = self._output()
         settings = {
@@ -111,7 +113,7 @@ class Launcher:
             "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
             "jax_persistent_cache_min_compile_time_secs": 0.0,
         }
-        injected = [one for one in (fault, record) if one is not None]
+        injected = [*records, *([] if fault is None else [fault])]
         process = fork(_train, workdir, overrides, injected, settings, processes, output)
         assert process.pid is not None
         return Trainer(process.pid, lambda: process.exitcode, output)
@@ -121,10 +123,11 @@ class Launcher:
         workdir: pathlib.Path,
         *,
         faults: Sequence[Fault | None] = (None, None),
-        records: Sequence[Record | None] = (None, None),
+        records: Sequence[Sequence[Record | Phases]] = ((), ()),
+        flags: Sequence[str] = (),
         **options: Any,
     ) -> list[Trainer]:
-        """Starts the two processes of a run, each with its fault and its record."""
+        """Starts the two processes of a run, each with its fault and its records."""
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
@@ -132,7 +135,7 @@ class Launcher:
             self.start(
                 workdir,
                 fault=faults[number],
-                record=records[number],
+                records=records[number],
                 processes=[
                     f"--coordinator={address}",
                     "--num_processes=2",
@@ -174,7 +177,7 @@ class Launcher:
 def _train(
     workdir: pathlib.Path,
     overrides: dict[str, object],
-    injected: Sequence[Fault | Record],
+    injected: Sequence[Fault | Record | Phases],
     settings: dict[str, object],
     processes: Sequence[str],
     output: pathlib.Path,

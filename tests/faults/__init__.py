@@ -129,3 +129,11 @@ FAULTS = {
     "not yet set aside": Fault("os:rename", "*|*/set_aside/*", die_before),
     "just set aside": Fault("os:rename", "*|*/set_aside/*", die_after),
 }
+
+# What happens only when a run goes on that died of another fault.
+AFTER = {
+    "lines half removed": "line not saved",
+    "unfinished half deleted": "save not in place",
+    "not yet set aside": "no manifest",
+    "just set aside": "no manifest",
+}

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.faults import FAULTS, Fault, press_ctrl_c_twice
+from tests.faults import AFTER, FAULTS, Fault, press_ctrl_c_twice
 from tests.launcher import finished, launcher, reference  # noqa: F401
 from tests.outcomes import Outcome
 from tests.test_killed_runs import assert_killed_and_finished
@@ -42,14 +42,6 @@ CHAINS = {
         "not yet set aside",
         "just set aside",
     ],
-}
-
-# What happens only when a run goes on that died of another fault.
-AFTER = {
-    "lines half removed": "line not saved",
-    "unfinished half deleted": "save not in place",
-    "not yet set aside": "no manifest",
-    "just set aside": "no manifest",
 }
 
 

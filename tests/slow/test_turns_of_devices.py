@@ -21,9 +21,9 @@ def go_on(launcher, workdir, step, processes, devices):
     records = [Record(workdir.parent / f"{step}-{number}") for number in range(processes)]
     options = {"devices": devices, "total_steps": step, **SETTINGS}
     if processes == 2:
-        trainers = launcher.start_pair(workdir, records=records, **options)
+        trainers = launcher.start_pair(workdir, records=[[one] for one in records], **options)
     else:
-        trainers = [launcher.start(workdir, record=records[0], **options)]
+        trainers = [launcher.start(workdir, records=records, **options)]
     assert [trainer.wait() for trainer in trainers] == [0] * processes, trainers[0].said()
     assert f"{processes * devices} x cpu" in trainers[0].said()
     first, *others = [examples.read(record.path) for record in records]
