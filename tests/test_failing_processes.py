@@ -53,6 +53,8 @@ def test_an_end_of_one_ends_both_and_the_same_command_goes_on(tmp_path, faults, 
     assert all(one in allowed for one, allowed in zip(ended, statuses, strict=True)), outputs
     failed = next(number for number, fault in enumerate(faults) if fault != "none")
     assert message in outputs[failed][1]
+    if ended[failed] == 1:
+        assert f"train.py: process {failed}: " in outputs[failed][1]
     if ended[1 - failed] == 75:
         assert "train.py: another process has ended; the same command" in outputs[1 - failed][1]
 

@@ -74,14 +74,19 @@ def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> N
             _end(name, error, EXIT_INPUT)
         if isinstance(error, OSError) and error.errno is not None:
             notes = getattr(error, "__notes__", ())
-            _end(name, f"{'; '.join([str(error), *notes])}{resume}", EXIT_FAILED)
+            _end(name, f"{_who()}{'; '.join([str(error), *notes])}{resume}", EXIT_FAILED)
         if parallel.lost_process(error):
             first = str(error).partition("\n")[0]
             _end(name, f"another process has ended{resume} ({first})", EXIT_LOST)
         if not parallel.is_joined():
             raise
         traceback.print_exc()
-        parallel.leave(EXIT_FAILED)
+        _end(name, f"{_who()}{type(error).__name__}, see above{resume}", EXIT_FAILED)
+
+
+def _who() -> str:
+    """Returns the beginning of a message that is of one of several processes."""
+    return f"{parallel.process_name()}: " if parallel.is_joined() else ""
 
 
 def _end(name: str, message: object, status: int, *, on_all: bool = False) -> NoReturn:
