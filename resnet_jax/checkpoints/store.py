@@ -318,6 +318,8 @@ class Checkpoints:
             self._refuse_to_begin(flaws)
         if flaws:
             self._set_aside(flaws, outcome)
+        if self._writable and chosen != _NONE:
+            self._prune()  # of a process that was killed between its mark and this
         return chosen
 
     def _verified(self, step: int) -> int:

@@ -75,6 +75,19 @@ def test_a_last_evaluation_that_was_lost_is_made_up_for(launcher, reference, tmp
     assert "the run is complete at step 30; nothing to do" in launcher.finish(workdir)
 
 
+@pytest.mark.slow
+def test_what_the_last_mark_makes_needless_is_deleted_by_the_next_start(launcher, tmp_path):
+    """Checkpoint 40 was the best before that of step 60."""
+    settings = {"total_steps": 60, "checkpoint_every": 8, "eval_every": 20}
+    launcher.finish(tmp_path / "whole", **settings)
+    fault = Fault("os:replace", "*|*/metric-60.json", die_after)
+    trainer = launcher.start(tmp_path / "killed", fault=fault, **settings)
+    assert trainer.wait() == -signal.SIGKILL
+    assert (tmp_path / "killed" / "checkpoints" / "40").exists()
+    launcher.finish(tmp_path / "killed", **settings)
+    assert Outcome.of(tmp_path / "killed") == Outcome.of(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1]
 )
