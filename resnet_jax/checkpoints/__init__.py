@@ -2,7 +2,15 @@
 
 from resnet_jax.checkpoints.manifest import Evaluation, finished_steps
 from resnet_jax.checkpoints.store import Checkpoint, Checkpoints, delete, set_aside
-from resnet_jax.checkpoints.workdir import BusyError, Json, Layout, Workdir, lock, read_config
+from resnet_jax.checkpoints.workdir import (
+    BusyError,
+    Json,
+    Layout,
+    Workdir,
+    lock,
+    read_config,
+    refuse_unshared,
+)
 
 __all__ = [
     "BusyError",
@@ -16,5 +24,6 @@ __all__ = [
     "finished_steps",
     "lock",
     "read_config",
+    "refuse_unshared",
     "set_aside",
 ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import sys
 import time
@@ -10,12 +11,15 @@ from typing import Self, TypeAlias
 
 from etils import epath
 
+from resnet_jax import parallel
 from resnet_jax.errors import InputError
 from resnet_jax.files import is_local, resolve_path, try_lock, write_atomically
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _LOCK = ".lock"
+_PROOF = ".shared-"
+_SHARED_AFTER = 5.0  # seconds in which a network file system shows a new file to other hosts
 
 
 class BusyError(RuntimeError):
@@ -206,6 +210,40 @@ def lock(path: epath.Path, timeout: float = 0) -> int:
     os.truncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
+
+
+def refuse_unshared(path: epath.Path) -> None:
+    """Refuses, on all processes, a workdir that not all see; each has to call it.
+
+    The primary one, which has taken the workdir, writes a file with a new name: a folder of the
+    same path and contents on another disk does not pass.
+
+    Raises:
+      InputError: Of the first process that does not see the file.
+    """
+    if parallel.is_alone() or not is_local(path):
+        return
+    number = secrets.randbelow(2**31)
+    proof = path / f"{_PROOF}{number}"
+    if parallel.is_primary():
+        for old in path.glob(f"{_PROOF}*"):
+            old.unlink()
+        proof.touch()
+    proof = proof.with_name(f"{_PROOF}{parallel.agree(number)}")
+    try:
+        with parallel.agree_on_input():
+            end = time.monotonic() + _SHARED_AFTER
+            while not proof.exists():
+                if time.monotonic() > end:
+                    raise InputError(
+                        f"the workdir {path} is not shared: {parallel.process_name()} on "
+                        f"{socket.gethostname()} does not see what process 0 has written there; "
+                        "give one in a folder that all hosts share"
+                    )
+                time.sleep(0.1)
+    finally:
+        if parallel.is_primary():
+            proof.unlink(missing_ok=True)
 
 
 def _flatten(config: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:

@@ -41,10 +41,10 @@ def run(command: str, arguments: Sequence[str], *, name: str | None = None) -> N
     """Runs a command; if it fails, prints one sentence and exits with a status.
 
     The status is 2 for wrong input and for a package that has to be installed, 130 for Ctrl-C, 75
-    if another process of the run has ended, 1 for an error of the operating system such as a full
-    disk, and an exception's `exit_status`. Other exceptions are programming errors: they keep their
-    traceback, and the status is 1. One of several processes ends without waiting for the others,
-    unless the exception is raised `on_all_processes`.
+    if another process of the run has ended or has not come, 1 for an error of the operating system
+    such as a full disk, and an exception's `exit_status`. Other exceptions are programming errors:
+    they keep their traceback, and the status is 1. One of several processes ends without waiting
+    for the others, unless the exception is raised `on_all_processes`.
 
     Args:
       command: One of `COMMANDS`.

@@ -5,6 +5,7 @@ batch. A *process* drives some of them: one on a laptop, one a host on a pod.
 """
 
 from resnet_jax.parallel.processes import (
+    JoinError,
     agree,
     agree_on_input,
     broadcast,
@@ -27,6 +28,7 @@ from resnet_jax.parallel.replicas import AXIS, MapName, MappedFunction, Replicas
 
 __all__ = [
     "AXIS",
+    "JoinError",
     "MapName",
     "MappedFunction",
     "Replicas",

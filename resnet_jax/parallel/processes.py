@@ -9,8 +9,13 @@ import json
 import logging
 import math
 import os
+import re
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import NoReturn, TypeVar
 
 import jax
@@ -25,7 +30,15 @@ Tree = TypeVar("Tree", bound=PyTree)
 
 _LONGEST_REFUSAL = 2000  # bytes
 _CHUNK = 2**24  # bytes sent at a time; of 64 MB one takes three times as long on CPUs
+_SAY_EVERY = 10.0  # seconds
+_LATER = 60  # seconds by which jax gives up later than this module
 _OF_THIS_PROCESS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+
+
+class JoinError(RuntimeError):
+    """Not all processes of the run have come."""
+
+    exit_status = 75  # EX_TEMPFAIL: start me again
 
 
 def initialize(
@@ -41,17 +54,76 @@ def initialize(
 
     Without an address (host and port of process 0) jax finds them by itself on Cloud TPU, SLURM,
     Open MPI and Kubernetes. A process without a sign of life for `heartbeat_timeout` seconds counts
-    as dead, and jax ends the others; the other times bound the wait for the others to start, and to
-    end.
+    as dead, and jax ends the others; the other times bound the wait for the others to start, of
+    which a line tells every 10 seconds, and to end.
+
+    Raises:
+      InputError: The address or the numbers are wrong, or jax does not find them.
+      JoinError: Not all processes have come in time. This one has to end, or jax aborts it.
     """
-    jax.distributed.initialize(
-        coordinator_address,
-        num_processes,
-        process_id,
-        heartbeat_timeout_seconds=heartbeat_timeout,
-        initialization_timeout=join_timeout,
-        shutdown_timeout_seconds=shutdown_timeout,
-    )
+    if coordinator_address is not None and not re.fullmatch(r".+:\d+", coordinator_address):
+        raise InputError(f"the coordinator is {coordinator_address!r}; it must be HOST:PORT")
+    joined: futures.Future[None] = futures.Future()
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                coordinator_address,
+                num_processes,
+                process_id,
+                heartbeat_timeout_seconds=heartbeat_timeout,
+                initialization_timeout=join_timeout + _LATER,
+                shutdown_timeout_seconds=shutdown_timeout,
+            )
+        except BaseException as error:
+            joined.set_exception(error)
+        else:
+            joined.set_result(None)
+
+    # In a thread: jax does not say that it waits, nor does it hear Ctrl-C, and then it aborts.
+    threading.Thread(target=join, name="join", daemon=True).start()
+    begin, left = time.monotonic(), float(join_timeout)
+    while futures.wait([joined], min(_SAY_EVERY, left)).not_done:
+        left = begin + join_timeout - time.monotonic()
+        missing = _missing(coordinator_address, num_processes, process_id)
+        if left <= 0:
+            raise JoinError(f"{missing} after {join_timeout} s (--join_timeout); start all again")
+        print(f"{missing}; waiting, {left:.0f} of {join_timeout} s are left", file=sys.stderr)
+    try:
+        joined.result()
+    except ValueError as error:
+        raise InputError(
+            f"the other processes are not known: {error}; give --coordinator HOST:PORT, "
+            "--num_processes N and --process_id I"
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        first = str(error).partition("\n")[0]
+        raise JoinError(f"the processes cannot be joined ({first}); start all again") from error
+
+
+def _missing(address: str | None, count: int | None, process: int | None) -> str:
+    """Returns what this process knows of those that it waits for."""
+    if address is None or count is None or process is None:
+        return "not all processes have come"
+    host, _, port = address.rpartition(":")
+    if process == 0:
+        there = _connections(int(port)) or "not all"
+        return f"process 0: {there} of {count} processes have come to {address}"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+    except OSError as error:
+        return f"process {process}: process 0 does not answer at {address} ({error})"
+    return f"process {process}: process 0 is at {address}, but not all {count} processes have come"
+
+
+def _connections(port: int) -> int:
+    """Returns the number of connections to a port of this machine; 0 where Linux does not say."""
+    lines = []
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(f"/proc/net/{table}") as file:
+            lines += file.read().splitlines()[1:]
+    columns = [line.split() for line in lines]  # number, local, remote, state
+    return sum(c[1].endswith(f":{port:04X}") and c[3] == "01" for c in columns)
 
 
 def is_joined() -> bool:

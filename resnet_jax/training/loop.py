@@ -14,7 +14,14 @@ from ml_collections import ConfigDict
 
 from resnet_jax import config as configs
 from resnet_jax import parallel
-from resnet_jax.checkpoints import Checkpoints, Evaluation, Layout, Workdir, read_config
+from resnet_jax.checkpoints import (
+    Checkpoints,
+    Evaluation,
+    Layout,
+    Workdir,
+    read_config,
+    refuse_unshared,
+)
 from resnet_jax.data import Statistics, prefetch
 from resnet_jax.errors import InputError
 from resnet_jax.evaluation import Evaluator
@@ -72,8 +79,8 @@ def train(
 
     Raises:
       InputError: The config or the workdir cannot be used, and nothing was written, on any process;
-        or the data cannot be read any more (the steps until then have been saved, if there is only
-        one process).
+        or the workdir is there, but not all processes see it; or the data cannot be read any
+        more (the steps until then have been saved, if there is only one process).
       BusyError: Another trainer is still at work in the workdir.
       Interrupted: A signal ended the run; it has been saved.
       DivergedError: Loss, gradients, parameters or statistics became infinite or NaN; no such
@@ -115,6 +122,7 @@ def train(
                     keep_best=config.keep_best,
                 )
             )
+        refuse_unshared(layout.path)
         saved = checkpoints.restore("newest", run.checkpoint_template(), begin_anew=begin_anew)
         with parallel.agree_on_input():
             state, statistics = run.resume(saved) if saved else beginning or run.begin()
