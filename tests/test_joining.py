@@ -20,7 +20,7 @@ def train(output: Path, number: int, *flags: str) -> None:
     with output.open("wb") as file:
         os.dup2(file.fileno(), 2)
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     processes._SAY_EVERY = 0.5
     workdirs._SHARED_AFTER = 0.5
     number_flags = ["--num_processes=2", f"--process_id={number}"]
