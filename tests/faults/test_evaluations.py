@@ -46,7 +46,10 @@ def kill(name, launcher, workdir):
 def test_killed_at_each_moment_of_an_evaluation(launcher, divided, tmp_path):
     for name in KILLS:
         kill(name, launcher, tmp_path / "workdir")
-    launcher.finish(tmp_path / "workdir", **PLATEAU)
+    # A damaged mark is noticed, and evaluated again.
+    flip(tmp_path / "workdir" / "checkpoints" / "metric-20.json", 40)
+    said = launcher.finish(tmp_path / "workdir", **PLATEAU)
+    assert "evaluation of checkpoint 20 is damaged (metric-20.json is not what was written)" in said
     assert Outcome.of(tmp_path / "workdir") == divided
 
 
@@ -55,14 +58,6 @@ def test_killed_at_each_moment_of_an_evaluation(launcher, divided, tmp_path):
 def test_killed_once(name, launcher, divided, tmp_path):
     kill(name, launcher, tmp_path / "workdir")
     launcher.finish(tmp_path / "workdir", **PLATEAU)
-    assert Outcome.of(tmp_path / "workdir") == divided
-
-
-def test_a_damaged_mark_is_noticed_and_evaluated_again(launcher, divided, tmp_path):
-    kill("after the mark", launcher, tmp_path / "workdir")
-    flip(tmp_path / "workdir" / "checkpoints" / "metric-20.json", 40)
-    said = launcher.finish(tmp_path / "workdir", **PLATEAU)
-    assert "evaluation of checkpoint 20 is damaged (metric-20.json is not what was written)" in said
     assert Outcome.of(tmp_path / "workdir") == divided
 
 

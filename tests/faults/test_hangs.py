@@ -3,6 +3,8 @@
 import re
 import time
 
+import pytest
+
 from tests.faults import Fault
 from tests.launcher import launcher, reference  # noqa: F401
 from tests.outcomes import Outcome
@@ -28,10 +30,13 @@ HANGS = {
 }
 
 
-def test_a_run_that_hangs_again_and_again(launcher, reference, tmp_path):
+@pytest.mark.parametrize(
+    "phases", [("input", "save"), pytest.param(tuple(HANGS), marks=pytest.mark.slow)], ids=len
+)
+def test_a_run_that_hangs_again_and_again(phases, launcher, reference, tmp_path):
     workdir = tmp_path / "workdir"
-    for phase, fault in HANGS.items():
-        trainer = launcher.start(workdir, fault=fault, **{f"timeouts.{phase}": 2.0})
+    for phase in phases:
+        trainer = launcher.start(workdir, fault=HANGS[phase], **{f"timeouts.{phase}": 2.0})
         assert trainer.wait() == 75, trainer.said()
         *_, last = trainer.said().splitlines()
         place = rf"the run has hung for 2 s \(timeouts.{phase}\) in its {phase} after step \d+"
