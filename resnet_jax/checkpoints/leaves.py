@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import ArrayLike, PyTree
 
 from resnet_jax.errors import InputError
 
@@ -99,19 +99,28 @@ def place(
     return placed
 
 
-def fetch(tree: PyTree) -> PyTree:
-    """Returns the tree with numpy arrays for those that all devices have alike.
+def copy(tree: PyTree) -> PyTree:
+    """Returns a copy of the tree, with numpy arrays for those that all devices have alike.
 
     orbax would have each replica write a slice of its own, and compile a program for each slice.
     """
-    leaves, structure = jax.tree.flatten(tree)
-    alike = {
-        at: leaf.addressable_data(0)
-        for at, leaf in enumerate(leaves)
-        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated
-    }
-    fetched = jax.device_get(alike)
-    return structure.unflatten([fetched.get(at, leaf) for at, leaf in enumerate(leaves)])
+
+    def alike(leaf: ArrayLike) -> ArrayLike:
+        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+            return leaf.addressable_data(0)
+        return leaf
+
+    tree = jax.tree.map(alike, tree)
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+            leaf.copy_to_host_async()  # all of them at once
+
+    def own(leaf: ArrayLike) -> ArrayLike:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_replicated:
+            return leaf.copy()
+        return np.array(leaf)
+
+    return jax.tree.map(own, tree)
 
 
 def _locate(tree: PyTree, name: str) -> tuple[dict[str, PyTree], str]:

@@ -108,11 +108,17 @@ class Checkpoints:
         logging.getLogger("absl").addFilter(self._quiet)
         # Otherwise its threads wait for folders that a failed save has not made, for 20 minutes.
         at_once = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        # Named one by one, they wait for each other without a program on the devices, of which a
+        # thread must not send one between those of the loop.
+        processes = ocp.options.MultiprocessingOptions(active_processes=parallel.all_processes())
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
-                composite_options=ocp.CompositeOptions(async_options=at_once)
+                composite_options=ocp.CompositeOptions(
+                    async_options=at_once, multiprocessing_options=processes
+                )
             ),
             async_options=at_once,
+            multiprocessing_options=processes,
         )
         self._worker = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: futures.Future[None] | None = None
@@ -155,23 +161,19 @@ class Checkpoints:
         if not self._writable:
             raise ValueError(f"the checkpoints in {self._directory} were opened read only")
         self.wait()
-        # A copy, as it is written after this returns; and what is not JSON is refused now.
+        # Copies, as they are written after this returns; and what is not JSON is refused now.
         metadata = json.loads(json.dumps(metadata))
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
         described = {name: leaves.describe(name, tree) for name, tree in items.items()}
         if parallel.is_primary():
             self._make_room(step)
         trees = {
-            name: ocp.args.PyTreeSave(leaves.fetch(tree))
+            name: ocp.args.PyTreeSave(leaves.copy(tree))
             for name, tree in items.items()
             if jax.tree.leaves(tree)  # orbax refuses a tree without; the manifest has it
         }
-        with self._placed():
-            self._checkpointer.save(
-                self._folder(step),
-                args=ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)}),
-            )
-        self._pending = self._worker.submit(self._finish, step, metric, described)
+        args = ocp.args.Composite(**trees, **{_METADATA: ocp.args.JsonSave(metadata)})
+        self._pending = self._worker.submit(self._finish, step, args, metric, described)
 
     def mark(self, step: int, evaluation: Evaluation) -> None:
         """Adds an evaluation to a checkpoint, in the background, once its save is finished."""
@@ -273,8 +275,13 @@ class Checkpoints:
         manifests.evaluation_path(self._folder(step)).unlink(missing_ok=True)  # of one before
 
     def _finish(
-        self, step: int, metric: float | None, items: Mapping[str, Mapping[str, str]]
+        self,
+        step: int,
+        args: ocp.args.Composite,
+        metric: float | None,
+        items: Mapping[str, Mapping[str, str]],
     ) -> None:
+        self._checkpointer.save(self._folder(step), args=args)
         self._checkpointer.wait_until_finished()
         if not parallel.is_primary():
             return

@@ -141,6 +141,11 @@ def process_name() -> str:
     return "the run" if is_alone() else f"process {jax.process_index()}"
 
 
+def all_processes() -> set[int]:
+    """Returns the numbers of all processes."""
+    return set(range(jax.process_count()))
+
+
 def is_alone() -> bool:
     """Returns whether there is only one process."""
     return jax.process_count() == 1

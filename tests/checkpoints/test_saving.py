@@ -9,6 +9,7 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -104,6 +105,29 @@ def stalled(monkeypatch) -> threading.Event:
 
     monkeypatch.setattr(os, "rename", rename_later)
     return event
+
+
+def test_the_caller_of_save_waits_for_nothing_of_orbax(tmp_path, monkeypatch):
+    """Its part of a save takes several times as long as the copy."""
+    save, threads = ocp.AsyncCheckpointer.save, []
+    may_save = threading.Event()
+
+    def late(*args, **kwargs):
+        threads.append(threading.current_thread())
+        assert may_save.wait(10)
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", late)
+    host = np.arange(5)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"host": {"x": host}}, {}, metric=None)
+        host[:] = 0
+        may_save.set()
+        checkpoints.wait()
+        assert threads != [threading.current_thread()]
+        checkpoint = checkpoints.restore("newest", {"host": template({"x": host})})
+    assert checkpoint is not None
+    np.testing.assert_array_equal(checkpoint.items["host"]["x"], np.arange(5))
 
 
 @pytest.mark.parametrize(
