@@ -54,7 +54,10 @@ def test_a_run_says_and_logs_the_same_lines(trained):
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == ""
     lines = shape_of(ended.stderr.replace(str(workdir), "WORKDIR")).splitlines()
+    *lines, shares = lines
     assert lines == PINNED["lines"]
+    # It came after the pins.
+    assert shares == "step 10/10  time   step#%  input#%  save#%  evaluation#%  start#%"
     log = (workdir / "metrics.jsonl").read_text()
     assert shape_of(log).splitlines() == PINNED["log"]
     for line in log.splitlines():
