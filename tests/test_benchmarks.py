@@ -73,3 +73,8 @@ def test_batches_are_timed_in_memory(benchmark, tmp_path):
     result = benches.measure("ours", benches.ours_in_memory, str(tmp_path), 2, 128)
     assert result["batch_milliseconds"] > 0
     assert result["processor_milliseconds"] >= 0
+
+
+def test_saves_are_timed(benchmark):
+    (time,) = benchmark("loop").time_saves(1, "cifar_resnet8")
+    assert time.wall > 0
