@@ -103,12 +103,12 @@ def initialize(
 
 def _missing(address: str | None, count: int | None, process: int | None) -> str:
     """Returns what this process knows of those that it waits for."""
+    there = _connections()
     if address is None or count is None or process is None:
-        return "not all processes have come"
-    host, _, port = address.rpartition(":")
+        return f"not all processes have come{f', {there} are here' if there else ''}"
     if process == 0:
-        there = _connections(int(port)) or "not all"
-        return f"process 0: {there} of {count} processes have come to {address}"
+        return f"process 0: {there or 'not all'} of {count} processes have come to {address}"
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
     except OSError as error:
@@ -116,14 +116,24 @@ def _missing(address: str | None, count: int | None, process: int | None) -> str
     return f"process {process}: process 0 is at {address}, but not all {count} processes have come"
 
 
-def _connections(port: int) -> int:
-    """Returns the number of connections to a port of this machine; 0 where Linux does not say."""
-    lines = []
+def _connections() -> int:
+    """Returns how many processes, this one too, are connected with jax's service in this process.
+
+    It is 0 where there is no service, or Linux does not list the connections.
+    """
+    if not os.path.isdir("/proc/self/fd"):
+        return 0
+    open_files, sockets = set(), []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since, as that of the listing
+            open_files.add(os.readlink(f"/proc/self/fd/{name}"))
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open(f"/proc/net/{table}") as file:
-            lines += file.read().splitlines()[1:]
-    columns = [line.split() for line in lines]  # number, local, remote, state
-    return sum(c[1].endswith(f":{port:04X}") and c[3] == "01" for c in columns)
+            sockets += [line.split() for line in file.read().splitlines()[1:]]
+    # Columns: number, local, remote, state, ..., the tenth an inode.
+    ports = [(row[1].rpartition(":")[2], row[3], f"socket:[{row[9]}]") for row in sockets]
+    listening = {port for port, state, file in ports if state == "0A" and file in open_files}
+    return sum(port in listening for port, state, _ in ports if state == "01")
 
 
 def is_joined() -> bool:
