@@ -14,7 +14,7 @@ import numpy as np
 
 from resnet_jax import parallel
 from resnet_jax.checkpoints import Checkpoints
-from resnet_jax.data import DecodedImages, load_images, measure_statistics
+from resnet_jax.data import load_source, measure_statistics
 from resnet_jax.errors import InputError
 
 NUMBERS = np.random.default_rng(0)
@@ -26,6 +26,23 @@ TREE = {
     "bool": np.array(True),
     "float64": NUMBERS.random(4),
 }
+
+
+class Pixels:
+    """Images given as an array."""
+
+    image_shape = (4, 4, 3)
+    pixels = NUMBERS.integers(0, 256, (9, *image_shape), np.uint8)
+
+    def __init__(self):
+        self.indices = []
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def read(self, indices):
+        self.indices += indices.tolist()
+        return self.pixels[indices], indices
 
 
 def counted(function, argument):
@@ -43,15 +60,15 @@ def work(root):
     """Returns what a process has listed, read and got."""
     os.listdir, listed = counted(os.listdir, 0)
     os.scandir, scanned = counted(os.scandir, 0)
-    DecodedImages.read, reads = counted(DecodedImages.read, 1)
+    images = Pixels()
     with parallel.agree_on_input():
-        images = load_images("folder", "train", 8, path=root, in_memory=False, once=parallel.once)
+        source = load_source("folder", "train", path=root, once=parallel.once)
         statistics = measure_statistics(images, "pixel", "channel", total=parallel.total)
     folders = [os.path.relpath(folder, root) for folder in [*listed, *scanned]]
     return {
         "listed": [folder for folder in folders if not folder.startswith("..")],
-        "keys": [images._source[index].key for index in range(len(images))],
-        "read": np.concatenate(reads).tolist(),
+        "keys": [source[index].key for index in range(len(source))],
+        "read": images.indices,
         "statistics": [np.asarray(array).tobytes().hex() for array in statistics[:2]],
     }
 
