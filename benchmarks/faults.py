@@ -48,7 +48,7 @@ Report = Callable[[], None]
 
 SETTINGS = {"total_steps": 60, "checkpoint_every": 8, "eval_every": 20}
 JOIN = "--join_timeout=20"  # so long a process waits for one that was killed before it joined
-PATIENCE = 120.0  # seconds
+PATIENCE = 300.0  # seconds
 KILLS_OF_A_RUN = 10
 ONCE = ("restore", "first step", "step")  # phases that begin once in a life
 
