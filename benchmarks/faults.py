@@ -289,8 +289,8 @@ def kill_at_points(
 
 def time_ends(folder: pathlib.Path, result: Result, report: Report) -> None:
     """Measures the time from a fault of one of two processes until the last has ended."""
-    cases = [(fault, "default") for fault in (*ENDS, *HANGS)]
-    cases += [(fault, "set") for fault in ("kill@0", "kill@1", *HANGS)]
+    cases = [(fault, "set") for fault in (*HANGS, "kill@0", "kill@1")]
+    cases += [(fault, "default") for fault in (*HANGS, *ENDS)]
     for fault, times in cases:
         for launched in (False, True):
             name = f"{fault}, {times} times, {'launcher' if launched else 'alone'}"
