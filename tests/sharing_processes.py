@@ -22,7 +22,7 @@ TREE = {
     "uint8": NUMBERS.integers(0, 256, 3, np.uint8),
     "bfloat16": np.asarray(NUMBERS.random((3, 5)), jnp.bfloat16),
     "int64": NUMBERS.integers(2**62, size=(2, 1)),
-    "float32": NUMBERS.random((300, 200), np.float32),
+    "float32": NUMBERS.random((1000, 500), np.float32),
     "bool": np.array(True),
     "float64": NUMBERS.random(4),
 }
@@ -123,7 +123,7 @@ def main(folder, port, processes, process):
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
     parallel.initialize(f"localhost:{port}", processes, process)
-    parallel.processes._CHUNK = 1000
+    parallel.processes._CHUNK = 100_000
     number = {"large": 2**53, "letters": "é\udce9" * 1000}
     found = {
         **work(folder / "data"),

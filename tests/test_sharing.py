@@ -81,7 +81,7 @@ def test_one_process_reads_a_checkpoint_for_all(processes):
         assert one["rest"] == [3, {"name": "é"}, [0.5, None]]
     if sys.platform == "linux":
         assert size <= primary["read"] < 4 * size
-        assert other["read"] < 0.1 * size
+        assert other["read"] < 0.2 * size  # what is imported by then
 
 
 def test_values_of_any_length_arrive(processes):
