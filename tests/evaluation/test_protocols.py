@@ -179,6 +179,7 @@ def test_square_images_at_the_networks_size_are_seen_as_by_the_pooled_form():
     compare(found, np.stack(expected))
 
 
+@pytest.mark.slow  # tests/models/test_fully_convolutional.py compares the positions
 def test_fully_connected_layers_are_applied_at_every_position():
     model = create_model("vgg11", num_classes=7, width=2, hidden_units=8)
     images = np.zeros((1, 224, 224, 3), np.float32)

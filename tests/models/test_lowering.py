@@ -67,11 +67,17 @@ def layers_of_all_networks():
     return list(convolutions.values()), list(pools.values())
 
 
-def convolutions_and_arguments(dtype):
-    """Returns the convolutions of all networks on small images, and their inputs and kernels."""
+def convolutions_and_arguments(dtype, *, all_channels=True):
+    """Returns the convolutions of all networks on small images, and their inputs and kernels.
+
+    They are of all numbers of channels, or of one for each kind.
+    """
     random = np.random.default_rng(0)
     functions, arguments = [], []
-    for channels, kind in layers_of_all_networks()[0]:
+    layers = layers_of_all_networks()[0]
+    if not all_channels:
+        layers = {str(kind): (channels, kind) for channels, kind in layers}.values()
+    for channels, kind in layers:
         reach = kind["kernel_size"][0] * np.max(kind["kernel_dilation"])
         for size in (reach + 3, reach + 4):  # a stride of 2 leaves a rest, or none
             conv = lowering.Conv(5 * kind["feature_group_count"], **kind, use_bias=False)
@@ -85,13 +91,22 @@ def convolutions_and_arguments(dtype):
     return functions, arguments
 
 
-@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
-def test_convolutions_of_all_networks_equal_their_plain_form(monkeypatch, platform):
+@pytest.mark.parametrize(
+    ("platform", "all_channels"),
+    [
+        ("cpu", False),
+        pytest.param("cpu", True, marks=pytest.mark.slow),
+        pytest.param("gpu", True, marks=pytest.mark.slow),
+    ],
+)
+def test_convolutions_of_all_networks_equal_their_plain_form(monkeypatch, platform, all_channels):
     """In float64, with the gradient for the input that bfloat16 gets."""
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(lowering, "_ONEDNN_TYPES", {jnp.dtype(jnp.float64)})
     with jax.enable_x64(True):
-        compare(*convolutions_and_arguments(jnp.float64), tolerance=1e-13)
+        compare(
+            *convolutions_and_arguments(jnp.float64, all_channels=all_channels), tolerance=1e-13
+        )
 
 
 @pytest.mark.slow

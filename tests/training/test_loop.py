@@ -273,6 +273,7 @@ def test_a_wrong_config_is_refused_before_anything_is_written(tmp_path, changes,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # tests/test_parallel.py compares the steps
 def test_shard_map_goes_on_and_trains_as_pmap_does(finished, tmp_path):
     workdir, state = finished
     train(tiny_config(total_steps=7), tmp_path / "run")
@@ -300,6 +301,7 @@ def test_records_a_profile_and_keeps_compiled_programs(tmp_path):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow  # so do the kills of tests/faults/test_evaluations.py
 def test_divides_on_a_plateau_as_if_it_had_not_been_interrupted(tmp_path):
     changes = {
         "schedule.name": "plateau",
