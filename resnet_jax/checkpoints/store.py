@@ -196,7 +196,7 @@ class Checkpoints:
           which: The step; "newest"; or "best", the lowest metric and of equals the newest.
           templates: For each item wanted, its tree with `jax.ShapeDtypeStruct` leaves. A leaf with
             a sharding is restored onto its devices, whatever they were when it was saved; one
-            without becomes a numpy array, and so do `leaves.LATER` ones that are missing.
+            without becomes a numpy array. `leaves.LATER` ones may be missing.
           begin_anew: Whether to set all aside where one was finished and none good is left.
 
         Returns:
