@@ -54,7 +54,7 @@ ONCE = ("restore", "first step", "step")  # phases that begin once in a life
 
 LONG = {"total_steps": 4000, "eval_every": 1000, "data.mean": "none", "data.std": "none"}
 PHASES = ("step", "input", "save", "evaluation")
-SET = [*(f"--config.timeouts.{name}=10" for name in PHASES), "--heartbeat_timeout=8"]
+SET = [*(f"--config.timeouts.{name}=10" for name in PHASES)]  # a heartbeat's is 10 by default
 ENDS = ("kill@0", "kill@1", "step@0", "step@1", "input@0", "input@1", "arrays@0", "manifest@0")
 HANGS = ("stop@0", "stop@1", "hanging input@0", "hanging input@1")
 
@@ -336,13 +336,13 @@ def time_end(folder: pathlib.Path, fault: str, times: list[str], launched: bool)
     finally:
         for process in processes:
             process.kill()
-    # jax lists the numbers of silent processes on lines of their own.
-    text = re.sub(
-        r"(stopped sending heartbeats\)):\s+(\[\d\] )?", r"\1: process ", "\n".join(outputs)
-    )
+    # In jax's words: numbers of silent processes on lines of their own, and the leader.
+    text = re.sub(r"^\[\d\] ", "", "\n".join(outputs).replace(str(folder), "W"), flags=re.MULTILINE)
+    text = re.sub(r"(stopped sending heartbeats\)):\s+", r"\1: process ", text)
+    text = text.replace("Either the leader task", "Either the leader task (process 0)")
     named = [line for line in text.splitlines() if re.search(rf"process {fault[-1]}\b", line)]
-    says = re.sub(r"^.*(The following tasks)", r"\1", named[-1])[:200] if named else None
-    return {"seconds": seconds, "statuses": [p.returncode for p in waited], "says": says}
+    says = re.sub(r"^.*(The following tasks|Either the)", r"\1", named[-1]) if named else ""
+    return {"seconds": seconds, "statuses": [p.returncode for p in waited], "says": says[:200]}
 
 
 if __name__ == "__main__":
