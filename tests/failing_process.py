@@ -55,9 +55,12 @@ def no_input(*_):
     raise OSError(errno.EIO, "Input/output error")
 
 
-def hang(*_):
-    note()
-    time.sleep(10_000)
+def hang_in_the_middle(function, *args, **kwargs):
+    for count, item in enumerate(function(*args, **kwargs)):
+        if count == STEP:
+            note()
+            time.sleep(10_000)
+        yield item
 
 
 def slowly(function, *args, **kwargs):
@@ -85,7 +88,9 @@ def evaluation(instead):
 
 FAULTS = {
     "input": lambda: Fault("resnet_jax.data.images:MemoryImages.read", "*", no_input).inject(),
-    "hanging input": lambda: Fault("resnet_jax.data.images:MemoryImages.read", "*", hang).inject(),
+    "hanging input": lambda: Fault(
+        "resnet_jax.training.run:train_batches", "*", hang_in_the_middle
+    ).inject(),
     "step": lambda: at_step(fail),
     "stop": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGSTOP)),
     "kill": lambda: at_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
