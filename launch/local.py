@@ -16,6 +16,7 @@ new checkpoint. The exit status is the one of the first process that ended with 
 import argparse
 import contextlib
 import json
+import math
 import os
 import pathlib
 import queue
@@ -123,11 +124,11 @@ def _run(program: str, count: int, flags: list[str], devices: list[str], signals
     for thread in threads:
         thread.start()
 
-    first, passed_on, deadline, remaining = 0, 0, None, count
-    while remaining:
+    first, passed_on, deadline, running = 0, 0, None, set(range(count))
+    while running:
         with contextlib.suppress(queue.Empty):
             number, code = ended.get(timeout=0.1)
-            remaining -= 1
+            running.remove(number)
             if code and not first:
                 first = code if code > 0 else 128 - code
                 how = f"status {code}" if code > 0 else signal.Signals(-code).name
@@ -141,7 +142,10 @@ def _run(program: str, count: int, flags: list[str], devices: list[str], signals
             _send(processes, number)
             passed_on += 1
         if deadline is not None and time.monotonic() > deadline:
+            for number in sorted(running):
+                _say(f"process {number} does not end, and is killed")
             _send(processes, signal.SIGKILL)
+            deadline = math.inf
     for thread in threads:
         thread.join(1)  # a process may have left its output to one that goes on
     return first
