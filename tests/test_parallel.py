@@ -216,7 +216,7 @@ def test_one_reduction_carries_gradients_statistics_and_metrics(mapping):
 
 def test_one_process_agrees_with_itself():
     assert parallel.is_primary()
-    assert parallel.agree(7) == 7
+    assert parallel.once(lambda: 7) == 7
     assert parallel.preemption_sync() is None
     error = InputError("full")
     with pytest.raises(InputError, match="full") as raised, parallel.agree_on_input():
@@ -234,7 +234,7 @@ def main(port, process, folder):
     said_of = {}
     said = {
         "primary": parallel.is_primary(),
-        "agreed": parallel.agree(7 if process == 0 else 8),
+        "agreed": parallel.once(lambda: 7 if process == 0 else 8),
         "stop": stops(0),
         "mappings": said_of,
     }

@@ -223,13 +223,15 @@ def refuse_unshared(path: epath.Path) -> None:
     """
     if parallel.is_alone() or not is_local(path):
         return
-    number = secrets.randbelow(2**31)
-    proof = path / f"{_PROOF}{number}"
-    if parallel.is_primary():
+
+    def write() -> str:
         for old in path.glob(f"{_PROOF}*"):
             old.unlink()
+        proof = path / f"{_PROOF}{secrets.token_hex(8)}"
         proof.touch()
-    proof = proof.with_name(f"{_PROOF}{parallel.agree(number)}")
+        return proof.name
+
+    proof = path / parallel.once(write)
     try:
         with parallel.agree_on_input():
             end = time.monotonic() + _SHARED_AFTER

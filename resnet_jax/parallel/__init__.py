@@ -6,7 +6,6 @@ batch. A *process* drives some of them: one on a laptop, one a host on a pod.
 
 from resnet_jax.parallel.processes import (
     JoinError,
-    agree,
     agree_on_input,
     all_processes,
     broadcast,
@@ -33,7 +32,6 @@ __all__ = [
     "MapName",
     "MappedFunction",
     "Replicas",
-    "agree",
     "agree_on_input",
     "all_processes",
     "broadcast",

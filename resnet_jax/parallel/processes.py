@@ -119,7 +119,7 @@ def _missing(address: str | None, count: int | None, process: int | None) -> str
 def _connections() -> int:
     """Returns how many processes, this one too, are connected with jax's service in this process.
 
-    It is 0 where there is no service, or Linux does not list the connections.
+    It is 0 on the other processes, and on systems other than Linux.
     """
     if not os.path.isdir("/proc/self/fd"):
         return 0
@@ -164,13 +164,6 @@ def is_alone() -> bool:
 def is_primary() -> bool:
     """Returns whether this is the process that writes logs and reports."""
     return jax.process_index() == 0
-
-
-def agree(number: int) -> int:
-    """Returns the primary process's number on every process."""
-    if is_alone():
-        return number
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 @contextlib.contextmanager

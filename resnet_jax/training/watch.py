@@ -1,4 +1,4 @@
-"""What a run does, and since when: for the shares of its time, and to end one that hangs."""
+"""The phases of a run: the share of time that each takes, and a time-out for each."""
 
 import contextlib
 import dataclasses
